@@ -1,0 +1,5 @@
+"""`python -m storekeep` is `storekeep`."""
+
+from storekeep.cli import main
+
+main()

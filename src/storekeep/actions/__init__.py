@@ -1,0 +1,6 @@
+"""Actions: what is done in the retailer's own systems, and how it is taken back."""
+
+from storekeep.actions.adapter import Adapter, Order
+from storekeep.actions.back_office import PLACE_PURCHASE_ORDER, BackOffice
+
+__all__ = ["PLACE_PURCHASE_ORDER", "Adapter", "BackOffice", "Order"]

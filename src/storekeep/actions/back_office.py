@@ -1,0 +1,281 @@
+"""The embedded back office: an order system of its own, for homes that have none, and for trying things.
+
+It stands in for a retailer's ERP and is treated as one: a schema and transactions of its own, reached
+through the adapter contract only, knowing nothing of decisions beyond the idempotency key. Hides its
+tables. A purchase order holds the lines of one group; a line exists once for a key.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from datetime import datetime
+from typing import Any, LiteralString
+
+import psycopg
+import pyarrow as pa
+from psycopg import errors as pg
+from psycopg import sql
+from psycopg.rows import dict_row
+
+from storekeep.actions.adapter import Order
+from storekeep.decisions import Action, Receipt, Reversibility
+from storekeep.errors import Permanent, Transient, Unknown
+from storekeep.retail import PURCHASE_ORDER_LINE
+
+NAME = "back_office"
+PLACE_PURCHASE_ORDER = Action(
+    name="PlacePurchaseOrder",
+    parameters=PURCHASE_ORDER_LINE,
+    money="order_value_minor",
+    reversibility=Reversibility.COMPENSATE,
+    clippable=("order_units",),
+    derived={"order_value_minor": "order_units * unit_cost_minor"},
+)
+
+_SCHEMA = """
+CREATE SCHEMA IF NOT EXISTS back_office;
+CREATE TABLE IF NOT EXISTS back_office.purchase_order (
+  tenant text NOT NULL,
+  purchase_order_id text NOT NULL,
+  order_group text NOT NULL,
+  supplier_id text NOT NULL,
+  location_id text NOT NULL,
+  placed_at timestamptz NOT NULL,
+  PRIMARY KEY (tenant, purchase_order_id)
+);
+CREATE TABLE IF NOT EXISTS back_office.purchase_order_line (
+  tenant text NOT NULL,
+  idempotency_key text NOT NULL,
+  purchase_order_id text NOT NULL,
+  sku text NOT NULL,
+  ordered_units bigint NOT NULL CHECK (ordered_units > 0),
+  received_units bigint NOT NULL DEFAULT 0 CHECK (received_units BETWEEN 0 AND ordered_units),
+  unit_cost_minor bigint NOT NULL CHECK (unit_cost_minor >= 0),
+  currency text NOT NULL,
+  cancelled_at timestamptz,
+  PRIMARY KEY (tenant, idempotency_key),
+  FOREIGN KEY (tenant, purchase_order_id) REFERENCES back_office.purchase_order
+);
+CREATE INDEX IF NOT EXISTS purchase_order_line_order
+  ON back_office.purchase_order_line (tenant, purchase_order_id);
+"""
+_LINE = (
+    "SELECT l.*, o.supplier_id, o.location_id, o.placed_at FROM back_office.purchase_order_line l"
+    " JOIN back_office.purchase_order o USING (tenant, purchase_order_id)"
+    " WHERE l.tenant = %s AND l.idempotency_key = ANY(%s) ORDER BY l.idempotency_key"
+)
+
+
+LINES = pa.schema(
+    [
+        ("idempotency_key", pa.string()),
+        ("purchase_order_id", pa.string()),
+        ("sku", pa.string()),
+        ("order_units", pa.int64()),
+        ("supplier_id", pa.string()),
+        ("placed_at", pa.timestamp("us", tz="UTC")),
+    ]
+)
+
+
+_GONE = "the back office has no such line"
+
+
+class BackOffice:
+    """One tenant's purchase orders in the embedded back office."""
+
+    name = NAME
+
+    def __init__(self, conninfo: str, tenant: str) -> None:
+        self._conninfo = conninfo
+        self._tenant = tenant
+        self._connection: psycopg.Connection[dict[str, Any]] | None = None
+
+    def close(self) -> None:
+        """Give the connection back."""
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+
+    def execute(self, orders: Sequence[Order], at: datetime) -> Sequence[Receipt | str]:
+        """Place each group's lines on one purchase order; a line that is there already stays as it is."""
+        refusals = {
+            order.decision_id: "a line orders at least one unit"
+            for order in orders
+            if int(order.parameters["order_units"]) <= 0
+        }
+        wanted = [order for order in orders if order.decision_id not in refusals]
+        with self._transaction("place a purchase order") as cursor:
+            self._place(cursor, wanted, at)
+            receipts = self._receipts(cursor, [order.decision_id for order in wanted])
+        return [refusals.get(order.decision_id) or receipts[order.decision_id] for order in orders]
+
+    def compensate(self, receipts: Sequence[Receipt], at: datetime) -> Sequence[Receipt | str]:
+        """Cancel lines of which nothing has arrived yet; cancelling one again changes nothing."""
+        keys = [receipt.idempotency_key for receipt in receipts]
+        with self._transaction("cancel purchase order lines") as cursor:
+            cursor.execute(
+                "UPDATE back_office.purchase_order_line SET cancelled_at = coalesce(cancelled_at, %s)"
+                " WHERE tenant = %s AND idempotency_key = ANY(%s) AND received_units = 0"
+                " RETURNING idempotency_key",
+                (at, self._tenant, keys),
+            )
+            done = {row["idempotency_key"] for row in cursor.fetchall()}
+            found = self._receipts(cursor, keys)
+        return [
+            found[key] if key in done else "goods have already arrived" if key in found else _GONE
+            for key in keys
+        ]
+
+    def find(self, idempotency_keys: Sequence[str]) -> Mapping[str, Receipt]:
+        """The lines that were placed under keys, as they are now."""
+        with self._transaction("look for purchase order lines") as cursor:
+            return self._receipts(cursor, idempotency_keys)
+
+    def receive(self, idempotency_keys: Sequence[str]) -> list[str]:
+        """Goods of these lines arrive; the lines that are complete now, cancelled ones left out.
+
+        Saying so twice changes nothing and gives the same answer.
+        """
+        with self._transaction("receive goods") as cursor:
+            cursor.execute(
+                "UPDATE back_office.purchase_order_line SET received_units = ordered_units"
+                " WHERE tenant = %s AND idempotency_key = ANY(%s) AND cancelled_at IS NULL"
+                " RETURNING idempotency_key",
+                (self._tenant, list(idempotency_keys)),
+            )
+            return sorted(row["idempotency_key"] for row in cursor.fetchall())
+
+    def open_lines(self) -> pa.Table:
+        """The lines of which goods are still to come, in the order in which they were placed."""
+        return self._lines("AND l.cancelled_at IS NULL AND l.received_units < l.ordered_units")
+
+    def order_lines(self) -> pa.Table:
+        """All lines that were placed and not cancelled, in the order in which they were placed."""
+        return self._lines("AND l.cancelled_at IS NULL")
+
+    def _lines(self, condition: LiteralString) -> pa.Table:
+        with self._transaction("list purchase order lines") as cursor:
+            cursor.execute(
+                "SELECT l.idempotency_key, l.purchase_order_id, l.sku, l.ordered_units AS order_units,"
+                " o.supplier_id, o.placed_at FROM back_office.purchase_order_line l"
+                " JOIN back_office.purchase_order o USING (tenant, purchase_order_id)"
+                f" WHERE l.tenant = %s {condition} ORDER BY o.placed_at, purchase_order_id, sku",
+                (self._tenant,),
+            )
+            return pa.Table.from_pylist(cursor.fetchall(), schema=LINES)
+
+    def forget(self) -> None:
+        """Remove the tenant's orders: for demonstrations that begin anew."""
+        with self._transaction("forget a tenant's orders") as cursor:
+            for table in ("purchase_order_line", "purchase_order"):
+                cursor.execute(
+                    sql.SQL("DELETE FROM back_office.{} WHERE tenant = %s").format(
+                        sql.Identifier(table)
+                    ),
+                    (self._tenant,),
+                )
+
+    def count_orders(self) -> int:
+        """How many purchase orders there are that have a line not cancelled."""
+        with self._transaction("count purchase orders") as cursor:
+            cursor.execute(
+                "SELECT count(DISTINCT purchase_order_id) AS many FROM back_office.purchase_order_line"
+                " WHERE tenant = %s AND cancelled_at IS NULL",
+                (self._tenant,),
+            )
+            return int((cursor.fetchone() or {"many": 0})["many"])
+
+    def _place(
+        self, cursor: psycopg.Cursor[dict[str, Any]], orders: Sequence[Order], at: datetime
+    ) -> None:
+        """Make the purchase orders that are missing, then the lines that are missing."""
+        numbers = {order.group: _number(self._tenant, order.group) for order in orders}
+        heads = {order.group: order.parameters for order in orders}
+        cursor.execute(
+            "INSERT INTO back_office.purchase_order SELECT %s, * FROM unnest(%s::text[], %s::text[],"
+            " %s::text[], %s::text[]), (SELECT %s::timestamptz) AS placed ON CONFLICT DO NOTHING",
+            (
+                *(self._tenant, [numbers[group] for group in heads], list(heads)),
+                *(
+                    [head[name] for head in heads.values()]
+                    for name in ("supplier_id", "location_id")
+                ),
+                at,
+            ),
+        )
+        columns = ("sku", "order_units", "unit_cost_minor", "currency")
+        cursor.execute(
+            "INSERT INTO back_office.purchase_order_line (tenant, idempotency_key, purchase_order_id,"
+            " sku, ordered_units, unit_cost_minor, currency) SELECT %s, * FROM unnest(%s::text[],"
+            " %s::text[], %s::text[], %s::bigint[], %s::bigint[], %s::text[]) ON CONFLICT DO NOTHING",
+            (
+                self._tenant,
+                [order.decision_id for order in orders],
+                [numbers[order.group] for order in orders],
+                *([order.parameters[name] for order in orders] for name in columns),
+            ),
+        )
+
+    def _receipts(
+        self, cursor: psycopg.Cursor[dict[str, Any]], keys: Sequence[str]
+    ) -> dict[str, Receipt]:
+        cursor.execute(_LINE, (self._tenant, list(keys)))
+        return {row["idempotency_key"]: _receipt(row) for row in cursor.fetchall()}
+
+    @contextmanager
+    def _transaction(self, what: str) -> Iterator[psycopg.Cursor[dict[str, Any]]]:
+        sent = False
+        try:
+            connection = self._open()
+            with connection.transaction(), connection.cursor() as cursor:
+                yield cursor
+                # From here on the commit is under way: an error no longer says that nothing happened.
+                sent = True
+        except psycopg.OperationalError as error:
+            self.close()
+            said = str(error).splitlines()[0] if str(error) else type(error).__name__
+            if sent:
+                raise Unknown(f"the back office broke off while asked to {what}: {said}") from error
+            raise Transient(f"the back office cannot {what} now: {said}") from error
+        except psycopg.Error as error:
+            raise Permanent(f"the back office refuses to {what}: {error}") from error
+
+    def _open(self) -> psycopg.Connection[dict[str, Any]]:
+        if self._connection is None or self._connection.closed:
+            self._connection = psycopg.connect(
+                self._conninfo, autocommit=True, row_factory=dict_row, connect_timeout=10
+            )
+            try:
+                self._connection.execute(_SCHEMA)
+            except (pg.UniqueViolation, pg.DuplicateTable):
+                # Another process made the same tables at the same moment.
+                self._connection.execute(_SCHEMA)
+        return self._connection
+
+
+def _number(tenant: str, group: str) -> str:
+    """The purchase order's number: the same for the same group, whoever places its lines and when."""
+    digest = hashlib.sha256(f"{tenant}\n{group}".encode()).hexdigest()
+    return f"PO-{int(digest[:12], 16) % 10**10:010d}"
+
+
+def _receipt(row: dict[str, Any]) -> Receipt:
+    # Goods arriving is what an order is for and no change by somebody else; quantity, price, cancellation are.
+    seen = f"{row['ordered_units']}/{row['unit_cost_minor']}/{row['cancelled_at'] is not None}"
+    return Receipt(
+        idempotency_key=row["idempotency_key"],
+        adapter=NAME,
+        reference=row["purchase_order_id"],
+        fingerprint=hashlib.sha256(seen.encode()).hexdigest()[:16],
+        details={
+            "sku": row["sku"],
+            "supplier_id": row["supplier_id"],
+            "location_id": row["location_id"],
+            "ordered_units": row["ordered_units"],
+            "received_units": row["received_units"],
+            "cancelled": row["cancelled_at"] is not None,
+        },
+    )

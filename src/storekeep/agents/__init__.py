@@ -1,0 +1,1 @@
+"""Agents: functions from evidence to proposals. They see nothing else and touch nothing."""

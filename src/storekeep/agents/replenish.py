@@ -1,0 +1,207 @@
+"""The replenishment agent: which items to order from a supplier, and how many.
+
+Order-up-to with periodic review, known as (R, S): on a supplier's review day each of its items whose
+inventory position has fallen to where the pack is worth ordering is filled up to a level S, such that
+demand until the delivery after next is met with the wanted probability. Hides the formula and the demand
+distribution. It reads evidence and returns proposals; every number it used goes with them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+from scipy import stats
+
+from storekeep import canonical
+from storekeep.decisions import HOLDS, Action, Evidence, Proposed
+from storekeep.retail import PURCHASE_ORDER_LINE
+
+NAME = "replenish"
+FORMULA = (
+    "mean = demand_mean * (lead_time_mean + review_period); "
+    "variance = demand_sd^2 * (lead_time_mean + review_period) + demand_mean^2 * lead_time_sd^2; "
+    "S = quantile(service_level) of a negative binomial (Poisson when variance <= mean); "
+    "order = S - (on_hand + on_order + committed), up to whole packs, at least the minimum"
+)
+_Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Parameters:
+    """What a planner may set.
+
+    `service_level`: probability of no stockout until the delivery after next. `recent_weight`: weight of
+    4 weeks against 13 weeks of demand. `least_history_days`: below it the item is held for a person.
+    """
+
+    service_level: float = 0.97
+    recent_weight: float = 0.5
+    least_history_days: int = 28
+
+
+def version(parameters: Parameters) -> str:
+    """The agent's version: a digest of its formula and parameters."""
+    return canonical.digest({"formula": FORMULA, **asdict(parameters)})[:12]
+
+
+def order_up_to(mean: _Floats, variance: _Floats, service_level: float) -> _Floats:
+    """The level S, in units, that demand stays at or below with the wanted probability.
+
+    Demand over the protection interval is negative binomial with the given mean and variance, or Poisson
+    where the variance is not larger (Nahmias, Production and Operations Analysis, ch. 5; Axsaeter,
+    Inventory Control, section 5.1).
+
+    >>> order_up_to(np.array([4.0]), np.array([4.0]), 0.95)
+    array([8.])
+    """
+    poisson = stats.poisson.ppf(service_level, np.maximum(mean, 1e-9))
+    over = variance > mean * (1 + 1e-9)
+    p = np.where(over, mean / np.where(over, variance, 1.0), 0.5)
+    n = np.where(over, mean * p / np.where(over, 1 - p, 1.0), 1.0)
+    level = np.where(over, stats.nbinom.ppf(service_level, np.maximum(n, 1e-9), p), poisson)
+    return np.where(mean > 0, level, 0.0)
+
+
+def propose(evidence: Evidence, action: Action, parameters: Parameters | None = None) -> Proposed:
+    """What to order of the items whose supplier is ordered from today, line by line.
+
+    Holds, each with its reason, the items whose demand or supply is not known well enough, and the lines
+    of a supplier whose minimum the order would not reach.
+    """
+    settings = parameters or Parameters()
+    values = evidence.values
+    today = values.filter(
+        pc.equal(pc.day_of_week(values["day"], count_from_zero=False), values["review_weekday"])
+    )
+    reasons = _unfit(today, settings)
+    fit = today.filter(pc.is_null(reasons))
+    held = _holds(
+        today["subject"].filter(pc.is_valid(reasons)), reasons.filter(pc.is_valid(reasons))
+    )
+    lines = _lines(fit, settings)
+    lines, short = _supplier_minimum(lines)
+    return Proposed(
+        agent=NAME,
+        version=version(settings),
+        action=action,
+        proposals=lines,
+        holds=pa.concat_tables([held, short]).combine_chunks(),
+    )
+
+
+def _unfit(values: pa.Table, settings: Parameters) -> pa.Array:
+    """Why an item cannot be judged, or null when it can."""
+    empty = pa.scalar(None, pa.string())
+    tests = [
+        (
+            pc.less(values["history_days"], settings.least_history_days),
+            "it has been sold for too short a time",
+        ),
+        (pc.less_equal(values["lead_time_mean_days"], 0), "its lead time is not known"),
+        (pc.less_equal(values["unit_cost_minor"], 0), "its purchase price is not known"),
+        (pc.is_null(values["lead_time_mean_days"]), "its lead time is not known"),
+        (pc.is_null(values["demand_mean_91d"]), "its demand is not known"),
+    ]
+    reason = pa.chunked_array([pa.nulls(values.num_rows, pa.string())])
+    for test, text in tests:
+        reason = pc.if_else(pc.fill_null(test, True), pa.scalar(text), pc.coalesce(reason, empty))
+    return reason.combine_chunks()
+
+
+def _holds(subjects: pa.ChunkedArray, reasons: pa.Array) -> pa.Table:
+    return pa.table(
+        [subjects, reasons, pa.array(["order nothing"] * len(reasons), pa.string())], schema=HOLDS
+    )
+
+
+def no_holds() -> pa.Table:
+    """Nothing held."""
+    return HOLDS.empty_table()
+
+
+def _numbers(values: pa.Table, name: str) -> _Floats:
+    return np.asarray(pc.cast(values[name], pa.float64()).to_numpy(), dtype=np.float64)
+
+
+def _lines(values: pa.Table, settings: Parameters) -> pa.Table:
+    """Order lines with their arithmetic, for the items that need one."""
+    weight = settings.recent_weight
+    demand = weight * _numbers(values, "demand_mean_28d") + (1 - weight) * _numbers(
+        values, "demand_mean_91d"
+    )
+    deviation = _numbers(values, "demand_sd_91d")
+    lead, lead_sd = (_numbers(values, f"lead_time_{part}_days") for part in ("mean", "sd"))
+    interval = lead + _numbers(values, "review_period_days")
+    mean = demand * interval
+    variance = deviation**2 * interval + demand**2 * lead_sd**2
+    level = order_up_to(mean, variance, settings.service_level)
+    position = sum(
+        (_numbers(values, f"{part}_units") for part in ("on_hand", "on_order", "committed")),
+        np.zeros(values.num_rows),
+    )
+    pack = np.maximum(_numbers(values, "pack_size_units"), 1)
+    need = level - position
+    wanted = np.maximum(need, np.where(need > 0, _numbers(values, "minimum_order_units"), 0))
+    units = np.ceil(np.maximum(wanted, 0) / pack) * pack
+    cost = _numbers(values, "unit_cost_minor")
+    cover = np.divide(position, demand, out=np.full_like(demand, 1e6), where=demand > 0)
+    arithmetic = {
+        "demand_units_per_day": demand,
+        "demand_sd_units_per_day": deviation,
+        "lead_time_days": lead,
+        "lead_time_sd_days": lead_sd,
+        "interval_days": interval,
+        "interval_demand_units": mean,
+        "safety_stock_units": level - mean,
+        "service_level": np.full_like(demand, settings.service_level),
+        "order_up_to_units": level,
+        "inventory_position_units": position,
+        "needed_units": need,
+        "pack_size_units": pack,
+        "rounded_up_units": units - np.maximum(wanted, 0),
+    }
+    columns = {
+        "subject": values["subject"],
+        # Who runs dry first is served first when a budget is short.
+        "priority": pa.array(np.round(1000.0 / (1.0 + np.maximum(cover, 0)), 6)),
+        "sku": values["sku"],
+        "location_id": values["location_id"],
+        "supplier_id": values["supplier_id"],
+        "order_group": pc.binary_join_element_wise(
+            values["supplier_id"], values["location_id"], pc.cast(values["day"], pa.string()), "/"
+        ),
+        "order_units": pa.array(units.astype(np.int64)),
+        "pack_size_units": values["pack_size_units"],
+        "unit_cost_minor": values["unit_cost_minor"],
+        "order_value_minor": pa.array((units * cost).astype(np.int64)),
+        "currency": values["currency"],
+        "arithmetic": pa.StructArray.from_arrays(
+            [pa.array(np.round(numbers, 6)) for numbers in arithmetic.values()], list(arithmetic)
+        ),
+    }
+    table = pa.table(columns).select(
+        ["subject", "priority", *PURCHASE_ORDER_LINE.names, "arithmetic"]
+    )
+    return table.append_column("minimum", values["supplier_minimum_minor"]).filter(
+        pa.array(units > 0)
+    )
+
+
+def _supplier_minimum(lines: pa.Table) -> tuple[pa.Table, pa.Table]:
+    """Keep the lines of orders that reach their supplier's minimum; hold the others."""
+    totals = lines.group_by("order_group").aggregate(
+        [("order_value_minor", "sum"), ("minimum", "max")]
+    )
+    reached = totals.filter(
+        pc.greater_equal(totals["order_value_minor_sum"], totals["minimum_max"])
+    )
+    keep = pc.is_in(lines["order_group"], value_set=reached["order_group"].combine_chunks())
+    short = lines.filter(pc.invert(keep))["subject"]
+    reason = pa.array(
+        ["the order would not reach its supplier's minimum"] * len(short), pa.string()
+    )
+    return lines.filter(keep).drop_columns(["minimum"]).combine_chunks(), _holds(short, reason)

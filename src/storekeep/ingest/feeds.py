@@ -1,0 +1,334 @@
+"""What a mapping file may say: how a feed's files are written and how their rows become the retailer's.
+
+Hides YAML and its places: whatever is wrong with a mapping is said with file, line and column. The SQL in
+it is checked where it is put together, in `storekeep.ingest.statement`.
+"""
+
+from __future__ import annotations
+
+import codecs
+import hashlib
+import json
+from collections.abc import Iterator
+from collections.abc import Mapping as Map
+from functools import cached_property
+from importlib import resources
+from pathlib import Path
+from typing import Any, Literal, Self
+from zoneinfo import available_timezones
+
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError, model_validator
+from pydantic_core import PydanticCustomError
+from ruamel.yaml import YAML
+from ruamel.yaml.comments import CommentedMap, CommentedSeq
+from ruamel.yaml.error import MarkedYAMLError, YAMLError
+from ruamel.yaml.scalarstring import (
+    DoubleQuotedScalarString,
+    FoldedScalarString,
+    LiteralScalarString,
+    SingleQuotedScalarString,
+)
+
+from storekeep import retail
+from storekeep.errors import Misused
+from storekeep.ingest.delimited import Dialect
+from storekeep.sql import Place
+
+SourceKind = Literal["text", "int", "decimal", "float", "bool", "date", "time"]
+Keys = tuple[str | int, ...]
+
+PROVIDED = frozenset(
+    {"line_key", "location_id", "currency", "day", "known_at", "source_file", "source_line"}
+)
+BUILT_IN = {
+    "malformed": "the row is no row of this file",
+    "blank": "the row is empty",
+    "unreadable": "a cell is not what its column holds",
+    "missing": "a required column is empty",
+    "out_of_range": "a number is outside the range of its column",
+    "repeated": "the key of the row stands earlier in the same file",
+    "clock_gap": "the local time did not exist: the clock was put forward; read as an hour later",
+}
+_VALUE = "="
+_LARGEST_FILE = 1 << 20
+_MOST_NODES = 10_000
+_NAME = r"^[a-z][a-z0-9_]{0,59}$"
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
+
+
+class Csv(_Part):
+    """How a delimited file is written."""
+
+    delimiter: str = Field(",", min_length=1, max_length=1)
+    quote: str | None = Field('"', min_length=1, max_length=1)
+    encoding: str = "utf-8"
+    decimal: Literal[".", ","] = "."
+    thousands: Literal[",", ".", " ", "'"] | None = None
+    nulls: tuple[str, ...] = ("",)
+    names: tuple[str, ...] = ()
+    skip_lines: int = Field(0, ge=0, le=1000)
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Self:
+        try:
+            codecs.lookup(self.encoding)
+        except LookupError:
+            raise ValueError(f"Python knows no encoding {self.encoding!r}") from None
+        if self.decimal == self.thousands:
+            raise ValueError("decimal and thousands must differ")
+        return self
+
+    @property
+    def dialect(self) -> Dialect:
+        """What the reader of delimited files needs to know."""
+        return Dialect(self.delimiter, self.quote, self.encoding, self.skip_lines, self.names)
+
+
+class Reference(_Part):
+    """A table that rules may look into: `table` of the retailer's own, found by its column `on`."""
+
+    table: str = Field(pattern=_NAME)
+    on: str = Field(pattern=_NAME)
+
+    @model_validator(mode="after")
+    def _exists(self) -> Self:
+        if self.table not in retail.TABLES:
+            raise ValueError(f"no table {self.table!r}; there are {', '.join(retail.TABLES)}")
+        if self.on not in retail.TABLES[self.table].names:
+            raise ValueError(f"table {self.table!r} has no column {self.on!r}")
+        return self
+
+
+class Rule(_Part):
+    """What to do with rows that a condition holds for, and why."""
+
+    id: str = Field(pattern=_NAME)
+    when: str
+    do: Literal["reject", "repair", "ignore"]
+    set: dict[str, str] = Field(default_factory=dict)
+    reason: str = Field(min_length=1)
+
+    @model_validator(mode="after")
+    def _sets_what_it_repairs(self) -> Self:
+        if (self.do == "repair") != bool(self.set):
+            raise ValueError("a repair sets columns, and nothing else does")
+        return self
+
+
+class Mapping(_Part):
+    """A feed's mapping: everything that has to be known to read its files."""
+
+    feed: str = Field(pattern=_NAME)
+    source: str = Field(pattern=_NAME)
+    table: str = Field(pattern=_NAME)
+    format: Literal["csv", "parquet"]
+    csv: Csv = Csv()
+    time_zone: str = "UTC"
+    day_time_zone: str | None = None
+    time_format: str | None = None
+    date_format: str | None = None
+    currency: str | None = Field(None, pattern="^[A-Z]{3}$")
+    source_columns: dict[str, SourceKind] = Field(min_length=1)
+    columns: dict[str, str] = Field(min_length=1)
+    document: tuple[str, ...] = ()
+    customer: Literal["keep", "pseudonymise"] = "keep"
+    personal: tuple[str, ...] = ()
+    references: dict[str, Reference] = Field(default_factory=dict)
+    rules: tuple[Rule, ...] = Field((), max_length=60)
+    product: dict[str, str] = Field(default_factory=dict)
+
+    _places: dict[Keys, Place] = PrivateAttr(default_factory=dict)
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 of what the mapping says, whatever its file looks like."""
+        return hashlib.sha256(self.model_dump_json().encode()).hexdigest()
+
+    def __hash__(self) -> int:
+        return hash(self.digest)
+
+    @property
+    def target(self) -> retail.Table:
+        """The table that rows are loaded into."""
+        return retail.TABLES[self.table]
+
+    def place(self, *path: str | int) -> Place:
+        """Where the text of a part of the mapping begins."""
+        return self._places.get((*path, _VALUE), Place(f"mapping {self.source}", 1, 1))
+
+    def written_at(self, places: Map[Keys, Place]) -> Self:
+        """The same mapping, knowing where its parts are written."""
+        self._places.update(places)
+        return self
+
+    @property
+    def personal_columns(self) -> frozenset[str]:
+        """The source's columns whose cells become pseudonyms before anything else sees them."""
+        customer = self.columns.get("customer_id") if self.customer == "pseudonymise" else None
+        return frozenset(self.personal) | ({customer} if customer else frozenset())
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Self:
+        for path, problem in _problems(self):
+            raise PydanticCustomError("mapping", "{problem}", {"problem": problem, "path": path})
+        return self
+
+
+def read(name: str | Path) -> Mapping:
+    """The mapping of a file, or the shipped one of that name (`uci_online_retail`).
+
+    Raises `Misused`, with file, line and column, when the file is absent or says what a mapping cannot.
+    """
+    text, label = _text(name)
+    try:
+        yaml = YAML(typ="rt")
+        yaml.preserve_quotes = True
+        tree = yaml.load(text)
+    except MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        place = f"{label}:{mark.line + 1}:{mark.column + 1}" if mark else label
+        raise Misused(f"{place}: this is no YAML: {error.problem or error.context}") from None
+    except YAMLError as error:
+        raise Misused(f"{label}: this is no YAML: {error}") from None
+    if not isinstance(tree, CommentedMap):
+        raise Misused(f"{label}:1:1: a mapping is a table of keys and values; see docs/ingest.md")
+    places: dict[Keys, Place] = {(): Place(label, 1, 1)}
+    plain = _plain(tree, (), places, label)
+    try:
+        mapping = Mapping.model_validate_json(json.dumps(plain, default=str))
+    except ValidationError as error:
+        raise Misused(_told(error, places)) from None
+    return mapping.written_at(places)
+
+
+def shipped() -> list[str]:
+    """The names of the mappings that come with Storekeep."""
+    folder = resources.files("storekeep.ingest") / "mappings"
+    return sorted(
+        item.name.removesuffix(".yaml") for item in folder.iterdir() if item.name.endswith(".yaml")
+    )
+
+
+def _text(name: str | Path) -> tuple[str, str]:
+    path = Path(name)
+    if not path.is_file() and path.name.removesuffix(".yaml") in shipped():
+        file = (
+            resources.files("storekeep.ingest")
+            / "mappings"
+            / f"{path.name.removesuffix('.yaml')}.yaml"
+        )
+        return file.read_text(encoding="utf-8"), file.name
+    try:
+        if path.stat().st_size > _LARGEST_FILE:
+            raise Misused(f"{path} is too large for a mapping")
+        return path.read_text(encoding="utf-8"), str(path)
+    except OSError as error:
+        raise Misused(
+            f"mapping {path} cannot be read ({error.strerror}); those that ship are {', '.join(shipped())}"
+        ) from None
+    except UnicodeDecodeError:
+        raise Misused(f"mapping {path} is not UTF-8 text") from None
+
+
+def _plain(node: Any, path: Keys, places: dict[Keys, Place], label: str) -> Any:
+    """The same tree without places, which go to `places`; bounded, so that aliases cannot explode."""
+    if len(places) > _MOST_NODES:
+        raise Misused(f"{label}: more than {_MOST_NODES} values; that is no mapping")
+    if isinstance(node, CommentedMap):
+        out = {}
+        for key, value in node.items():
+            inner = (*path, str(key))
+            line, column = node.lc.key(key)
+            places[inner] = Place(label, line + 1, column + 1)
+            places[*inner, _VALUE] = _begins(value, node.lc.value(key), label)
+            out[str(key)] = _plain(value, inner, places, label)
+        return out
+    if isinstance(node, CommentedSeq):
+        for index in range(len(node)):
+            line, column = node.lc.item(index)
+            places[*path, index] = Place(label, line + 1, column + 1)
+        return [_plain(value, (*path, index), places, label) for index, value in enumerate(node)]
+    return node
+
+
+def _begins(value: Any, start: tuple[int, int], label: str) -> Place:
+    """Where the text of a value begins: behind its quote, or on the line below its `>` or `|`."""
+    line, column = start[0] + 1, start[1] + 1
+    if isinstance(value, (SingleQuotedScalarString, DoubleQuotedScalarString)):
+        return Place(label, line, column + 1)
+    if isinstance(value, (FoldedScalarString, LiteralScalarString)):
+        return Place(label, line + 1, 1)
+    return Place(label, line, column)
+
+
+def _told(error: ValidationError, places: Map[Keys, Place]) -> str:
+    """The first thing that is wrong, with its place: the deepest part of its path that is written."""
+    first = error.errors(include_url=False, include_input=False)[0]
+    context = first.get("ctx", {})
+    path = tuple(context.get("path", first["loc"]))
+    words = first["msg"].removeprefix("Value error, ")
+    if first["type"] == "extra_forbidden":
+        words = "there is no such key"
+    while path not in places:
+        path = path[:-1]
+    place = places[path]
+    where = ".".join(str(part) for part in tuple(context.get("path", first["loc"])))
+    return f"{place.file}:{place.line}:{place.column}: {where or 'the mapping'}: {words}"
+
+
+def _problems(mapping: Mapping) -> Iterator[tuple[Keys, str]]:
+    if mapping.table not in retail.TABLES or mapping.table == "rejected":
+        yield ("table",), f"no table {mapping.table!r} can be loaded"
+        return
+    yield from _column_problems(mapping)
+    lower = [name.lower() for name in mapping.source_columns]
+    if len(set(lower)) < len(lower) or any(name.startswith("__") for name in lower):
+        yield ("source_columns",), "names must differ by more than case, and not begin with __"
+    for name in mapping.personal_columns - set(mapping.source_columns):
+        yield ("personal",), f"{name!r} is not among source_columns"
+    for name in mapping.personal_columns & set(mapping.source_columns):
+        if mapping.source_columns[name] != "text":
+            yield ("source_columns", name), "a personal column is read as text"
+    for zone in (mapping.time_zone, mapping.day_time_zone or "UTC"):
+        if zone not in available_timezones():
+            yield ("time_zone",), f"no time zone is called {zone!r}"
+    for name, reference in mapping.references.items():
+        if reference.on not in mapping.columns:
+            yield ("references", name, "on"), f"{reference.on!r} is not among columns"
+    ids = [rule.id for rule in mapping.rules]
+    for index, rule in enumerate(mapping.rules):
+        if rule.id in ids[:index] or rule.id in BUILT_IN:
+            yield ("rules", index, "id"), f"{rule.id!r} is taken"
+        for name in rule.set:
+            if name not in mapping.target.names or name in PROVIDED - set(mapping.columns):
+                yield ("rules", index, "set", name), f"{mapping.table} has no such column to set"
+
+
+def _column_problems(mapping: Mapping) -> Iterator[tuple[Keys, str]]:
+    target = mapping.target
+    for name in mapping.columns:
+        if name not in target.names or name in {
+            "line_key",
+            "known_at",
+            "source_file",
+            "source_line",
+        }:
+            yield ("columns", name), f"{target.name} has no such column to fill"
+    required = {column.name for column in target.columns if not column.nullable} - PROVIDED
+    for name in sorted(required - set(mapping.columns)):
+        yield ("columns",), f"{name!r} of {target.name} is required"
+    if "currency" in target.names and not (mapping.currency or "currency" in mapping.columns):
+        yield (), "currency is required: the ISO 4217 code of the amounts"
+    if "line_key" in target.names and not mapping.document:
+        yield (), "document is required: the columns that tell one basket from another"
+    for name in mapping.document:
+        if name not in mapping.columns:
+            yield ("document",), f"{name!r} is not among columns"
+    for name in mapping.product:
+        if name not in retail.PRODUCT.names or name in {"sku", "known_at"}:
+            yield ("product", name), "product has no such column to fill"
+    if mapping.customer == "pseudonymise" and "customer_id" not in mapping.columns:
+        yield ("customer",), "there is no column customer_id to make pseudonyms of"

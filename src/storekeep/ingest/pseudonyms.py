@@ -1,0 +1,48 @@
+"""Pseudonyms in place of what identifies a person, before anything else sees the rows.
+
+Hides the keyed hash. The same person at the same source always has the same pseudonym under one key, and
+without the key nobody can find out by trying names whose pseudonym it is.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import unicodedata
+
+import pyarrow as pa
+
+from storekeep.errors import Misused
+
+KEY_BYTES = range(16, 65)
+
+
+def checked(key: bytes | None, why: str) -> bytes:
+    """The key, if it is one; raises `Misused` when it is missing, too short or too long."""
+    if key is None or len(key) not in KEY_BYTES:
+        raise Misused(
+            f"{why} makes pseudonyms of customers: that takes a pseudonym_key of 16 to 64 bytes, kept secret"
+        )
+    return key
+
+
+def pseudonyms(cells: pa.Array, source: str, key: bytes, nulls: tuple[str, ...]) -> pa.StringArray:
+    """Each identifier as `source:` and 32 hexadecimal digits of keyed BLAKE2b.
+
+    Identifiers that differ only in case, outer white space or Unicode form are one person's. Null marks
+    stay as they are, and so does what is a pseudonym of this source already. Each distinct identifier is
+    hashed once.
+    """
+    encoded = pa.array(cells, pa.string()).dictionary_encode()
+    made = re.compile(re.escape(source) + ":[0-9a-f]{32}")
+    out = [
+        cell if cell in nulls or made.fullmatch(cell) else _pseudonym(cell, source, key)
+        for cell in encoded.dictionary.to_pylist()
+    ]
+    return pa.array(out, pa.string()).take(encoded.indices)
+
+
+def _pseudonym(cell: str, source: str, key: bytes) -> str:
+    plain = unicodedata.normalize("NFC", cell.strip().casefold())
+    text = f"{source}\n{plain}".encode()
+    return f"{source}:{hashlib.blake2b(text, digest_size=16, key=key).hexdigest()}"

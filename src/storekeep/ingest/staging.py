@@ -1,0 +1,325 @@
+"""A file read to its end into a table of judged rows, on the engine, spilling to the disk.
+
+Hides the engine and its settings, and that small files are judged several at a time. A document (basket,
+invoice) may have equal lines, and they are told apart by counting them over the whole file, however large
+it is; so nothing of a file is handed on before all of it has been read, and a file that turns out to be
+cut short gives no rows at all.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Mapping as Map
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import lru_cache
+from itertools import chain, islice
+from pathlib import Path
+
+import duckdb
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from storekeep.errors import InvariantBroken, Misused, Permanent, StorekeepError
+from storekeep.ingest import delimited, parquet
+from storekeep.ingest.archives import Bounds, Opened, opened
+from storekeep.ingest.blocks import Block
+from storekeep.ingest.feeds import Mapping
+from storekeep.ingest.pseudonyms import checked, pseudonyms
+from storekeep.ingest.statement import Statement, parsed, statement
+
+TASK_ROWS = 32_768
+TOGETHER_ROWS = 65_536
+MEMORY_LIMIT = "1GB"
+
+
+@dataclass(frozen=True)
+class Run:
+    """What stays the same for all files of one load. Closing it is the caller's."""
+
+    mapping: Mapping
+    key: bytes | None
+    bounds: Bounds
+    products: bool
+    connection: duckdb.DuckDBPyConnection = field(repr=False)
+
+
+@dataclass(frozen=True)
+class Piece:
+    """Some consecutive rows of one file, judged: what `statement` selects, in the file's order.
+
+    `number` counts a file's pieces from 0; `unmapped` are columns of the file that the mapping does not
+    name. A file without rows gives one piece without any.
+    """
+
+    file: str
+    number: int
+    last: bool
+    unmapped: tuple[str, ...]
+    statement: Statement
+    judged: pa.Table
+    malformed: pa.Table
+
+
+@dataclass(frozen=True)
+class _Begun:
+    """The first block of a file; when it is the only one, it waits for others to be judged with it."""
+
+    file: str
+    unmapped: tuple[str, ...]
+    block: Block
+
+
+def begin(
+    mapping: Mapping,
+    references: Map[str, pa.Table],
+    *,
+    pseudonym_key: bytes | None,
+    bounds: Bounds,
+    products: bool = False,
+) -> Run:
+    """Check all that can be checked before a file is opened; raises `Refused` with what is wrong."""
+    parsed(mapping)
+    key = checked(pseudonym_key, mapping.source) if mapping.personal_columns else None
+    for name, reference in mapping.references.items():
+        table = references.get(name)
+        if table is None:
+            raise Misused(
+                f"{mapping.source} looks rows up in {name!r}, a table of {reference.table} rows: hand it over"
+            )
+        keys = table[reference.on]
+        if keys.null_count or pc.count_distinct(keys).as_py() != table.num_rows:
+            raise Misused(f"{name!r} has a row without {reference.on}, or several with the same")
+    connection = _engine(os.getpid()).connection.cursor()
+    for name in mapping.references:
+        connection.register(f"reference_{name}", references[name])
+    return Run(mapping, key, bounds, products, connection)
+
+
+def pieces(run: Run, paths: Sequence[Path], batch_rows: int) -> Iterator[Piece]:
+    """Read files, each to its end, and hand on their rows judged and keyed, at most `batch_rows` at once.
+
+    Small files are judged together: planning a statement costs as much as judging some thousand rows.
+    Raises `Refused` when a file cannot be read as the mapping says, `Permanent` when no room is left; what
+    was read of earlier files is handed on before.
+    """
+    waiting: list[_Begun] = []
+    try:
+        for file in _files(run, paths):
+            unmapped = tuple(
+                name
+                for name in _columns(run.mapping, file)
+                if name not in run.mapping.source_columns
+            )
+            blocks = _blocks(run.mapping, file)
+            start = list(islice(blocks, 2))
+            small = _Begun(file.name, unmapped, start[0])
+            fits = len(start) == 1 and small.block.rows <= batch_rows
+            if not fits or not _belongs(waiting, small, batch_rows):
+                ready, waiting = waiting, []
+                yield from _together(run, ready)
+            if fits:
+                waiting.append(small)
+            else:
+                yield from _alone(run, small, chain(start, blocks), batch_rows)
+    except StorekeepError:
+        ready, waiting = waiting, []
+        yield from _together(run, ready)
+        raise
+    yield from _together(run, waiting)
+
+
+def _files(run: Run, paths: Sequence[Path]) -> Iterator[Opened]:
+    for path in paths:
+        with opened(Path(path), run.bounds) as members:
+            yield from members
+
+
+def _columns(mapping: Mapping, file: Opened) -> list[str]:
+    if mapping.format == "csv":
+        return delimited.header(file, mapping.csv.dialect).names
+    return parquet.names(file)
+
+
+def _belongs(waiting: list[_Begun], small: _Begun, batch_rows: int) -> bool:
+    rows = sum(one.block.rows for one in waiting) + small.block.rows
+    types = small.block.cells.schema.types
+    return rows <= min(TOGETHER_ROWS, batch_rows) and all(
+        one.block.cells.schema.types == types for one in waiting[:1]
+    )
+
+
+def _together(run: Run, waiting: list[_Begun]) -> Iterator[Piece]:
+    """Several small files, judged in one go: one piece each."""
+    if not waiting:
+        return
+    with _room():
+        numbers = np.repeat(np.arange(len(waiting)), [len(one.block.lines) for one in waiting])
+        made = _judge(run, [one.block for one in waiting], numbers, first=True)
+        _number_equals(run, made)
+        judged = run.connection.execute(
+            "SELECT * FROM staged ORDER BY __file, __line"
+        ).to_arrow_table()
+    before = 0
+    for one in waiting:
+        rows = judged.slice(before, len(one.block.lines))
+        before += len(one.block.lines)
+        yield Piece(one.file, 0, True, one.unmapped, made, rows, one.block.malformed)
+
+
+def _alone(run: Run, file: _Begun, blocks: Iterable[Block], batch_rows: int) -> Iterator[Piece]:
+    """A large file: staged block by block, and handed on piece by piece when it is all there."""
+    edges = _Edges(batch_rows)
+    made: Statement | None = None
+    run.connection.execute(
+        "CREATE OR REPLACE TEMP TABLE malformed"
+        '(line BIGINT, "column" VARCHAR, reason VARCHAR, raw VARCHAR)'
+    )
+    with _room():
+        for block in blocks:
+            only = np.zeros(len(block.lines), np.int64)
+            made = _judge(run, [block], only, first=made is None)
+            edges.add(block)
+            run.connection.register("bad", block.malformed)
+            run.connection.execute("INSERT INTO malformed SELECT * FROM bad")
+            run.connection.unregister("bad")
+        if made is None:
+            raise InvariantBroken(f"no block was read of {file.file}")
+        _number_equals(run, made)
+    ranges = edges.ranges()
+    for number, (low, high) in enumerate(ranges):
+        judged, malformed = (
+            run.connection.execute(
+                f"SELECT * FROM {table} WHERE {line} >= ? AND {line} < ? ORDER BY {line}",
+                [low, high],
+            ).to_arrow_table()
+            for table, line in (("staged", "__line"), ("malformed", "line"))
+        )
+        last = number + 1 == len(ranges)
+        yield Piece(file.file, number, last, file.unmapped, made, judged, malformed)
+
+
+@contextmanager
+def _room() -> Iterator[None]:
+    """The engine's word that the disk is full, in ours."""
+    try:
+        yield
+    except (duckdb.OutOfMemoryException, duckdb.IOException) as error:
+        folder = _engine(os.getpid()).folder.name
+        raise Permanent(
+            f"no room left to work in {folder} ({error}); free some, or set TMPDIR"
+        ) from None
+
+
+@dataclass(frozen=True)
+class _Engine:
+    connection: duckdb.DuckDBPyConnection
+    folder: tempfile.TemporaryDirectory[str]
+
+
+@lru_cache(maxsize=1)
+def _engine(process: int) -> _Engine:
+    """One engine a process, for what starting one costs; each load works on a connection of its own.
+
+    The number of the process is the key: a child must not use its parent's.
+    """
+    folder = tempfile.TemporaryDirectory(prefix=f"storekeep-{process}-")
+    connection = duckdb.connect(
+        config={"memory_limit": MEMORY_LIMIT, "temp_directory": folder.name}
+    )
+    connection.execute("SET GLOBAL TimeZone = 'UTC'")
+    return _Engine(connection, folder)
+
+
+def _blocks(mapping: Mapping, file: Opened) -> Iterator[Block]:
+    names = tuple(mapping.source_columns)
+    if mapping.format == "csv":
+        return delimited.blocks(file, names, mapping.csv.dialect)
+    return parquet.blocks(file, names)
+
+
+def _judge(run: Run, blocks: Sequence[Block], files: np.ndarray, *, first: bool) -> Statement:
+    """Judge blocks of equal types and put their rows beside the others; `files` numbers their files."""
+    cells = _pseudonymised(run, pa.concat_tables([block.cells for block in blocks]))
+    lines = pa.chunked_array([block.lines for block in blocks])
+    made = statement(run.mapping, tuple(cells.schema.types), products=run.products)
+    names = [f"__c{place}" for place in range(cells.num_columns)]
+    rows = pa.table([files, lines, *cells.columns], names=["__file", "__line", *names])
+    # In pieces of equal size, so that every core has some.
+    even = rows.combine_chunks().to_batches(TASK_ROWS)
+    run.connection.register("block", pa.Table.from_batches(even, rows.schema))
+    verb = "CREATE OR REPLACE TEMP TABLE staged AS" if first else "INSERT INTO staged"
+    run.connection.execute(f"{verb} {made.judge}")
+    run.connection.unregister("block")
+    return made
+
+
+def _pseudonymised(run: Run, cells: pa.Table) -> pa.Table:
+    if run.key is None:
+        return cells
+    mapping = run.mapping
+    nulls = mapping.csv.nulls if mapping.format == "csv" else ()
+    for place, name in enumerate(cells.column_names):
+        if name in mapping.personal_columns:
+            plain = cells.column(place).cast(pa.string()).combine_chunks()
+            hidden = pseudonyms(plain, mapping.source, run.key, nulls)
+            cells = cells.set_column(place, name, hidden)
+    return cells
+
+
+def _number_equals(run: Run, made: Statement) -> None:
+    """Tell equal rows of a file apart.
+
+    Two equal lines of one document are two lines: the second and later ones get a key made from the
+    first's and their number. In a table whose rows have a key of their own, the later row is turned away.
+    Which of them counts as the first is settled by what else they say and only then by their place, so
+    that another order of the same lines gives the same keys.
+    """
+    is_sale = "line_key" in run.mapping.target.names
+    order = [*(f'"{name}"' for name in made.given), "__line"] if is_sale else ["__line"]
+    equals = run.connection.execute(f"""
+        WITH several AS (
+          SELECT hash(__file, __key) AS h FROM staged WHERE __fate IS NULL GROUP BY h HAVING count(*) > 1
+        )
+        SELECT __file, __line,
+          row_number() OVER (PARTITION BY __file, __key ORDER BY {", ".join(order)}) AS n
+        FROM staged WHERE __fate IS NULL AND hash(__file, __key) IN (SELECT h FROM several)
+        QUALIFY n > 1
+    """).to_arrow_table()
+    if not equals.num_rows:
+        return
+    change = "__key = md5(concat(__key, '|', n))"
+    if not is_sale:
+        change = f"__fate = {len(made.fates) - 1}"
+    run.connection.register("equals", equals)
+    run.connection.execute(
+        f"UPDATE staged SET {change} FROM equals "
+        "WHERE staged.__file = equals.__file AND staged.__line = equals.__line"
+    )
+    run.connection.unregister("equals")
+
+
+class _Edges:
+    """Where to cut a file so that no batch has more rows than asked for."""
+
+    def __init__(self, batch_rows: int) -> None:
+        self._rows = batch_rows
+        self._seen = 0
+        self._cuts: list[int] = []
+
+    def add(self, block: Block) -> None:
+        """Count a block's rows, good and malformed."""
+        lines = np.sort(
+            np.concatenate([block.lines.to_numpy(), block.malformed["line"].to_numpy()])
+        )
+        first = -self._seen % self._rows
+        self._cuts += [int(line) for line in lines[first :: self._rows]]
+        self._seen += len(lines)
+
+    def ranges(self) -> tuple[tuple[int, int], ...]:
+        """Half-open ranges of lines that cover the file."""
+        inner = self._cuts[1:]
+        return tuple(zip([0, *inner], [*inner, int(np.iinfo(np.int64).max)], strict=True))

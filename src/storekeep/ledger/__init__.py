@@ -1,0 +1,45 @@
+"""The ledger: record what was decided and what became of it, explain it, prove it, hand it out."""
+
+from storekeep.ledger.batch import Batch, Terms, record, task_rows
+from storekeep.ledger.chain import (
+    Entry,
+    Problem,
+    Signer,
+    Verified,
+    append,
+    climb,
+    export,
+    leaf,
+    proof,
+    root,
+    rows,
+    signer,
+    verify,
+    verify_export,
+)
+from storekeep.ledger.explain import explain, header, steps, text
+
+__all__ = [
+    "Batch",
+    "Entry",
+    "Problem",
+    "Signer",
+    "Terms",
+    "Verified",
+    "append",
+    "climb",
+    "explain",
+    "export",
+    "header",
+    "leaf",
+    "proof",
+    "record",
+    "root",
+    "rows",
+    "signer",
+    "steps",
+    "task_rows",
+    "text",
+    "verify",
+    "verify_export",
+]

@@ -1,0 +1,185 @@
+"""One decision explained: the till lines it rests on, the arithmetic, the rules, what came of it, the proof.
+
+Hides where the parts lie (ledger, lake). Says nothing that is not recorded.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from datetime import date, datetime
+from typing import Any
+
+from storekeep.decisions import fold, stamp
+from storekeep.errors import Refused
+from storekeep.lake import SALE_LINES, Lake
+from storekeep.ledger.chain import leaf, proof
+from storekeep.store import Transaction
+
+_LINES = """
+SELECT store_id, basket_id, quantity_units, value_minor, currency, occurred_at, source_file, source_line
+FROM sale WHERE sku = $sku AND location_id = $location AND known_at <= $known_by
+  AND day > $today - 91 AND day <= $today
+ORDER BY occurred_at DESC, source_file, source_line LIMIT $limit
+"""
+_TOTALS = """
+SELECT count(*) AS lines, coalesce(sum(quantity_units), 0)::BIGINT AS units,
+  coalesce(sum(value_minor), 0)::BIGINT AS value_minor, min(day)::VARCHAR AS first_day,
+  max(day)::VARCHAR AS last_day, list(DISTINCT source_file ORDER BY source_file) AS files
+FROM sale WHERE sku = $sku AND location_id = $location AND known_at <= $known_by
+  AND day > $today - 91 AND day <= $today
+"""
+
+
+def steps(tx: Transaction, decision_ids: Sequence[str]) -> dict[str, list[dict[str, Any]]]:
+    """What is recorded of decisions, by id in the order asked for, each oldest entry first.
+
+    An entry comes with the `batch` and `place` it stands at. Raises `Refused` when the ledger lacks one.
+    """
+    found: dict[str, list[dict[str, Any]]] = {key: [] for key in decision_ids}
+    for row in tx.entries_of(decision_ids):
+        body = json.loads(row["entry"])
+        found[row["decision_id"]].append({**body, "batch": row["batch"], "place": row["place"]})
+    for key, entries in found.items():
+        if not entries:
+            raise Refused(
+                f"the ledger of tenant {tx.tenant} has no decision {key}; see `storekeep decisions list`"
+            )
+    return found
+
+
+def header(tx: Transaction, batch: int) -> dict[str, Any]:
+    """What all decisions of a run share, as it was recorded."""
+    body: dict[str, Any] = json.loads(tx.ledger_entry(batch, 0))
+    return body
+
+
+def explain(tx: Transaction, lake: Lake, decision_id: str, *, lines: int = 5) -> dict[str, Any]:
+    """All that is recorded of a decision, from the newest till lines it rests on to its last receipt."""
+    history = steps(tx, [decision_id])[decision_id]
+    first = history[0]
+    run = header(tx, first["batch"])
+    return {
+        "decision_id": decision_id,
+        "tenant": tx.tenant,
+        "status": str(fold(each["step"] for each in history)),
+        "subject": first["subject"],
+        "run": run,
+        "lines": _data_lines(lake, run, first["evidence"], lines),
+        "evidence": first["evidence"],
+        "evidence_digest": first["evidence_digest"],
+        "arithmetic": first.get("arithmetic"),
+        "proposed": first.get("proposed"),
+        "parameters": first.get("parameters"),
+        "money_minor": first.get("money_minor"),
+        "currency": first.get("currency"),
+        "verdict": first["step"],
+        "rules": first.get("rules", []),
+        "hold": first.get("reason"),
+        "history": history,
+        "proof": _proof(tx, first["batch"], first["place"]),
+    }
+
+
+def _data_lines(
+    lake: Lake, run: Mapping[str, Any], evidence: Mapping[str, Any], limit: int
+) -> dict[str, Any]:
+    parameters: dict[str, Any] = {
+        "sku": evidence["sku"],
+        "location": evidence["location_id"],
+        "known_by": datetime.fromisoformat(run["versions"]["features_at"]),
+        "today": date.fromisoformat(run["versions"]["day"]),
+    }
+    versions = {"sale_line": json.loads(run["versions"]["lake"])["sale_line"]}
+    read = {"tables": {"sale": SALE_LINES}, "versions": versions}
+    totals = lake.query(_TOTALS, parameters=parameters, **read).to_pylist()[0]
+    newest = lake.query(_LINES, parameters={**parameters, "limit": limit}, **read).to_pylist()
+    return {
+        **totals,
+        "newest": [{**row, "occurred_at": stamp(row["occurred_at"])} for row in newest],
+    }
+
+
+def _proof(tx: Transaction, batch: int, place: int) -> dict[str, Any]:
+    """That the decision's entry is in a sealed batch of the chain: the way from its leaf to the root."""
+    sealed = tx.ledger_batches(batch, batch)[0]
+    texts = tx.ledger_entries(batch, batch)["entry"].to_pylist()
+    leaves = [leaf(text) for text in texts]
+    return {
+        "batch": batch,
+        "place": place,
+        "leaf": leaves[place].hex(),
+        "path": [list(step) for step in proof(leaves, place)],
+        "root": sealed["root"],
+        "chain": sealed["chain"],
+        "signature": sealed["signature"],
+    }
+
+
+def text(explained: Mapping[str, Any]) -> str:
+    """The explanation for a person to read, top to bottom: data, arithmetic, rules, outcome, proof."""
+    run, lines = explained["run"], explained["lines"]
+    out = [
+        f"Decision {explained['decision_id']}: {explained['status']}",
+        f"  {run['action']} for {explained['subject']}, by agent {run['agent']} "
+        f"(version {run['agent_version']}), at {run['decided_at']}",
+        "",
+        f"Till lines of the last 13 weeks: {lines['lines']} lines, {lines['units']} units, "
+        f"{_money(lines['value_minor'], explained['currency'])}, {lines['first_day']} to {lines['last_day']}",
+        *(
+            f"  {row['occurred_at'][:16]} store {row['store_id']} basket {row['basket_id']}: "
+            f"{row['quantity_units']} for {_money(row['value_minor'], row['currency'])}"
+            f"  ({row['source_file']}:{row['source_line']})"
+            for row in lines["newest"]
+        ),
+        "",
+        f"Evidence (digest {explained['evidence_digest'][:16]}, read at log position {run['position']}, "
+        f"lake {run['versions']['lake']}):",
+        *_pairs(explained["evidence"]),
+    ]
+    if explained["hold"]:
+        out += ["", f"Held: {explained['hold']}"]
+    if explained["arithmetic"]:
+        out += ["", "Arithmetic:", *_pairs(explained["arithmetic"])]
+        out += [
+            f"  ordered: {explained['parameters']['order_units']} units (proposed "
+            f"{explained['proposed']['order_units']}), "
+            f"{_money(explained['money_minor'], explained['currency'])}"
+        ]
+    out += [
+        "",
+        f"Rulebook {run['rulebook']} version {run['rulebook_version'][:12]}: {explained['verdict']}",
+    ]
+    out += [
+        f"  {rule['effect']} by {rule['rule']}: {rule['reason']}" for rule in explained["rules"]
+    ]
+    out += ["", "What became of it:", *(f"  {_step(each)}" for each in explained["history"])]
+    proved = explained["proof"]
+    out += [
+        "",
+        f"Proof: entry {proved['place']} of ledger batch {proved['batch']}, leaf {proved['leaf'][:16]}, "
+        f"{len(proved['path'])} siblings to root {proved['root'][:16]}, chain {proved['chain'][:16]}",
+    ]
+    return "\n".join(out)
+
+
+def _pairs(values: Mapping[str, Any]) -> list[str]:
+    return [f"  {name}: {'unknown' if value is None else value}" for name, value in values.items()]
+
+
+def _money(minor: int | None, currency: str | None) -> str:
+    return "no money" if minor is None or currency is None else f"{minor / 100:,.2f} {currency}"
+
+
+def _step(entry: Mapping[str, Any]) -> str:
+    said = [entry["step"]]
+    if entry.get("by"):
+        said.append(f"by {entry['by']}")
+    if entry.get("at"):
+        said.append(f"at {entry['at']}")
+    receipt = entry.get("receipt")
+    if receipt:
+        said.append(f"{receipt['adapter']} {receipt['reference']}")
+    if entry.get("reason"):
+        said.append(f"because {entry['reason']}")
+    return ", ".join(said) + f"  (ledger batch {entry['batch']})"

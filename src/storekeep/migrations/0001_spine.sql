@@ -1,0 +1,197 @@
+-- The spine: event log, consumer positions, stock positions, ledger, work still to be done, registry.
+-- Every table holds one tenant's rows apart from another's by row-level security, forced on the owner too.
+
+CREATE TABLE tenant (
+  tenant text PRIMARY KEY CHECK (tenant ~ '^[a-z][a-z0-9_]{0,39}$'),
+  purpose text NOT NULL CHECK (purpose IN ('live', 'demo')),
+  created_at timestamptz NOT NULL DEFAULT now()
+);
+
+CREATE TABLE bus_head (
+  tenant text NOT NULL,
+  partition integer NOT NULL,
+  position bigint NOT NULL,
+  PRIMARY KEY (tenant, partition)
+);
+
+CREATE TABLE event_log (
+  tenant text NOT NULL,
+  partition integer NOT NULL,
+  position bigint NOT NULL,
+  id text NOT NULL,
+  type text NOT NULL,
+  source text NOT NULL,
+  subject text NOT NULL,
+  time timestamptz NOT NULL,
+  fact_count bigint NOT NULL,
+  facts bytea NOT NULL,
+  PRIMARY KEY (tenant, partition, position),
+  UNIQUE (tenant, source, id)
+);
+ALTER TABLE event_log ALTER COLUMN facts SET STORAGE EXTERNAL;
+
+CREATE TABLE consumer_position (
+  tenant text NOT NULL,
+  consumer text NOT NULL,
+  partition integer NOT NULL,
+  position bigint NOT NULL,
+  PRIMARY KEY (tenant, consumer, partition)
+);
+
+CREATE TABLE stock_position (
+  tenant text NOT NULL,
+  location_id text NOT NULL,
+  sku text NOT NULL,
+  on_hand_units bigint NOT NULL CHECK (on_hand_units >= 0),
+  on_order_units bigint NOT NULL,
+  committed_units bigint NOT NULL,
+  unmet_units bigint NOT NULL CHECK (unmet_units >= 0),
+  PRIMARY KEY (tenant, location_id, sku)
+);
+
+-- Never holds a row: the shape of what stock is moved by.
+CREATE TABLE stock_move (
+  tenant text NOT NULL,
+  location_id text NOT NULL,
+  sku text NOT NULL,
+  on_hand_units bigint NOT NULL,
+  on_order_units bigint NOT NULL,
+  committed_units bigint NOT NULL,
+  counted_units bigint
+);
+GRANT SELECT ON stock_move TO storekeep_app;
+
+CREATE TABLE ledger_batch (
+  tenant text NOT NULL,
+  batch bigint NOT NULL,
+  batch_id uuid NOT NULL,
+  entry_count integer NOT NULL CHECK (entry_count > 0),
+  root text NOT NULL,
+  previous text NOT NULL,
+  chain text NOT NULL,
+  recorded_at timestamptz NOT NULL,
+  signature text NOT NULL,
+  PRIMARY KEY (tenant, batch),
+  UNIQUE (tenant, batch_id)
+);
+
+CREATE TABLE ledger_entry (
+  tenant text NOT NULL,
+  batch bigint NOT NULL,
+  place integer NOT NULL,
+  kind text NOT NULL,
+  decision_id uuid,
+  step text,
+  leaf text NOT NULL,
+  entry text NOT NULL,
+  PRIMARY KEY (tenant, batch, place)
+);
+CREATE INDEX ledger_entry_decision ON ledger_entry (tenant, decision_id, batch, place)
+  WHERE decision_id IS NOT NULL;
+
+CREATE TABLE decision (
+  tenant text NOT NULL,
+  decision_id uuid NOT NULL,
+  batch_id uuid NOT NULL,
+  decided_at timestamptz NOT NULL,
+  agent text NOT NULL,
+  agent_version text NOT NULL,
+  rulebook_version text NOT NULL,
+  action text NOT NULL,
+  subject text NOT NULL,
+  location_id text NOT NULL,
+  order_group text,
+  verdict text NOT NULL,
+  money_minor bigint,
+  currency text,
+  status text NOT NULL,
+  PRIMARY KEY (tenant, decision_id)
+);
+CREATE INDEX decision_batch ON decision (tenant, batch_id);
+CREATE INDEX decision_recent ON decision (tenant, decided_at DESC, decision_id DESC);
+
+CREATE TABLE pending_action (
+  tenant text NOT NULL,
+  decision_id uuid NOT NULL,
+  action text NOT NULL,
+  task_group text NOT NULL,
+  task text NOT NULL,
+  attempts integer NOT NULL DEFAULT 0,
+  not_before timestamptz NOT NULL DEFAULT now(),
+  leased_until timestamptz,
+  leased_by text,
+  PRIMARY KEY (tenant, decision_id)
+);
+CREATE INDEX pending_action_due ON pending_action (tenant, not_before);
+
+CREATE TABLE approval_request (
+  tenant text NOT NULL,
+  decision_id uuid NOT NULL,
+  role text NOT NULL,
+  requested_at timestamptz NOT NULL,
+  deadline timestamptz NOT NULL,
+  safe_default text NOT NULL,
+  digest text NOT NULL,
+  rulebook_version text NOT NULL,
+  PRIMARY KEY (tenant, decision_id)
+);
+
+CREATE TABLE limit_use (
+  tenant text NOT NULL,
+  decision_id uuid NOT NULL,
+  limit_id text NOT NULL,
+  key text NOT NULL,
+  amount bigint NOT NULL,
+  used_on date NOT NULL
+);
+CREATE INDEX limit_use_recent ON limit_use (tenant, limit_id, used_on);
+CREATE INDEX limit_use_decision ON limit_use (tenant, decision_id);
+
+CREATE TABLE registry (
+  tenant text NOT NULL,
+  kind text NOT NULL,
+  name text NOT NULL,
+  version text NOT NULL,
+  content text NOT NULL,
+  registered_at timestamptz NOT NULL,
+  registered_by text NOT NULL,
+  PRIMARY KEY (tenant, kind, name, version)
+);
+
+CREATE TABLE promotion (
+  tenant text NOT NULL,
+  kind text NOT NULL,
+  name text NOT NULL,
+  sequence bigint NOT NULL,
+  version text NOT NULL,
+  promoted_at timestamptz NOT NULL,
+  promoted_by text NOT NULL,
+  PRIMARY KEY (tenant, kind, name, sequence)
+);
+
+DO $wall$
+DECLARE
+  name text;
+BEGIN
+  FOREACH name IN ARRAY ARRAY[
+    'tenant', 'bus_head', 'event_log', 'consumer_position', 'stock_position', 'ledger_batch', 'ledger_entry',
+    'decision', 'pending_action', 'approval_request', 'limit_use', 'registry', 'promotion'
+  ] LOOP
+    EXECUTE format('ALTER TABLE %I ENABLE ROW LEVEL SECURITY', name);
+    EXECUTE format('ALTER TABLE %I FORCE ROW LEVEL SECURITY', name);
+    EXECUTE format(
+      'CREATE POLICY one_tenant ON %I USING (tenant = current_setting(''storekeep.tenant'', true)) '
+      'WITH CHECK (tenant = current_setting(''storekeep.tenant'', true))', name);
+  END LOOP;
+  -- What has been recorded stays recorded: no right to change or remove it exists.
+  FOREACH name IN ARRAY ARRAY['tenant', 'event_log', 'ledger_batch', 'ledger_entry', 'registry', 'promotion'] LOOP
+    EXECUTE format('GRANT SELECT, INSERT ON %I TO storekeep_app', name);
+  END LOOP;
+  FOREACH name IN ARRAY ARRAY[
+    'bus_head', 'consumer_position', 'stock_position', 'decision', 'pending_action', 'approval_request',
+    'limit_use'
+  ] LOOP
+    EXECUTE format('GRANT SELECT, INSERT, UPDATE, DELETE ON %I TO storekeep_app', name);
+  END LOOP;
+END
+$wall$;

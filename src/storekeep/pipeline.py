@@ -1,0 +1,814 @@
+"""The order of the stages: from what the shop reports to what is done, and back.
+
+The only module that knows which stage follows which. Each method is one step that commits as a whole; a
+crash between two steps, or inside one, is mended by running the steps again (law 4). Time comes from the
+caller: the same steps run live, in a demonstration and in a replay.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from storekeep import bus, canonical, features, ledger, policy, servers, stock
+from storekeep.actions import PLACE_PURCHASE_ORDER, Adapter, BackOffice, Order
+from storekeep.agents import replenish
+from storekeep.config import Settings
+from storekeep.decisions import (
+    Decided,
+    Evidence,
+    Proposed,
+    Receipt,
+    Selection,
+    Status,
+    decision_ids,
+    fold,
+    stamp,
+    step,
+)
+from storekeep.errors import InvariantBroken, Refused, Transient, Unknown
+from storekeep.events import EVENT_TABLES, Event, event
+from storekeep.lake import FACTS, Kept, Lake, facts_of
+from storekeep.ledger import Batch, Entry, Signer, Terms
+from storekeep.retail import PURCHASE_ORDER_LINE, SALE_LINE
+from storekeep.store import Store, Task, Transaction
+from storekeep.watch import stage
+
+LISTENERS: Mapping[str, str] = {"SaleRecorded": replenish.NAME}
+_COMPENSATE = "compensate:"
+_LINE = pa.schema([field.remove_metadata() for field in PURCHASE_ORDER_LINE.arrow])
+
+
+def utc_now() -> datetime:
+    """The time, for homes that live in the present."""
+    return datetime.now(UTC)
+
+
+@contextmanager
+def opened(
+    settings: Settings, *, now: Callable[[], datetime] = utc_now, purpose: str = "live"
+) -> Iterator[Pipeline]:
+    """The pipeline of a home's tenant, its servers running and its schema up to date.
+
+    A tenant that is not there yet is made, for `live` use or for a `demo`. Raises `Refused`, `Transient` or `Permanent` when the home cannot be used, saying what to do.
+    """
+    name = settings.tenant
+    with servers.lease(settings) as database, Store(database.conninfo) as store:
+        store.migrate()
+        with store.transaction(name) as tx:
+            tx.make_tenant(purpose)
+        back_office = BackOffice(database.conninfo, name)
+        with closing(back_office), Lake(settings.home / "lake", name) as lake:
+            yield Pipeline(
+                store=store,
+                lake=lake,
+                tenant=name,
+                signing=ledger.signer(settings.home),
+                adapters={PLACE_PURCHASE_ORDER.name: back_office},
+                now=now,
+                worker=f"{platform.node()}:{os.getpid()}",
+            )
+
+
+@dataclass(frozen=True)
+class Run:
+    """What one run of an agent came to."""
+
+    batch_id: str
+    evaluated: int
+    verdicts: Mapping[str, int]
+
+
+@dataclass(frozen=True)
+class Step:
+    """One line of a plan to revert: what would be done about a decision, and why."""
+
+    decision_id: str
+    subject: str
+    status: str
+    what: str
+    why: str
+    units: int
+
+
+@dataclass
+class Pipeline:
+    """One tenant's stages over one store, one lake and its adapters."""
+
+    store: Store
+    lake: Lake
+    tenant: str
+    signing: Signer
+    adapters: Mapping[str, Adapter]
+    now: Callable[[], datetime] = utc_now
+    worker: str = "worker"
+    lease: timedelta = timedelta(seconds=30)
+    _rulebooks: dict[str, policy.Rulebook] = field(default_factory=dict)
+
+    # From the shop ----------------------------------------------------------------------------------
+
+    def take_in(self, rows: pa.Table, source: str, location_id: str) -> tuple[int, int]:
+        """Put a location's sale lines on the bus; how many were new, and how many were known already.
+
+        `rows` as `SALE_LINE`, each `line_key` once. A line that any earlier reading brought is left out.
+        """
+        with stage("take_in", self.tenant, source=source) as watched:
+            with self.store.transaction(self.tenant) as tx:
+                partition = bus.partition_of(self.tenant, location_id)
+                # While the head is locked nothing new can appear, so what the lake has after catching up
+                # is all there is.
+                tx.lock_partition(partition)
+                self._keep_history(tx, partition)
+                fresh = self._unknown(rows)
+                for start in range(0, fresh.num_rows, bus.MAX_FACTS):
+                    facts = fresh.slice(start, bus.MAX_FACTS)
+                    bus.publish(tx, event("SaleRecorded", source, location_id, self.now(), facts))
+            watched.rows = fresh.num_rows
+        return fresh.num_rows, rows.num_rows - fresh.num_rows
+
+    def publish(self, type_: str, source: str, location_id: str, facts: pa.Table) -> None:
+        """Put facts on the bus, once however often it is said."""
+        if facts.num_rows == 0:
+            return
+        with self.store.transaction(self.tenant) as tx:
+            bus.publish(tx, event(type_, source, location_id, self.now(), facts))
+
+    def _unknown(self, rows: pa.Table) -> pa.Table:
+        months = pc.min_max(pc.strftime(rows["occurred_at"], format="%Y-%m")).as_py()
+        if rows.num_rows == 0:
+            return rows
+        return self.lake.query(
+            "SELECT fresh.* FROM fresh ANTI JOIN seen USING (line_key)",
+            tables={"seen": FACTS[SALE_LINE.name]},
+            inputs={"fresh": rows},
+            months={"seen": (months["min"], months["max"])},
+        ).cast(SALE_LINE.arrow)
+
+    def move_stock(self) -> int:
+        """Move the stock positions by all events not yet counted in; units that could not be met."""
+        unmet = 0
+        with stage("move_stock", self.tenant), self.store.transaction(self.tenant) as tx:
+            for partition in tx.heads():
+                unmet += self._move_stock(tx, partition)
+        return unmet
+
+    def _move_stock(self, tx: Transaction, partition: int) -> int:
+        unmet = 0
+        while events := bus.read(tx, "stock", partition, limit=20):
+            for each in events:
+                unmet += tx.move_stock(stock.moves(each))
+            bus.advance(tx, "stock", partition, _last(events))
+        return unmet
+
+    def rebuild_stock(self) -> None:
+        """Fold the stock positions again from the first event on."""
+        with self.store.transaction(self.tenant) as tx:
+            tx.clear_stock()
+            for partition, head in tx.heads().items():
+                after = 0
+                while events := bus.replay(tx, partition, after, limit=20):
+                    for each in events:
+                        tx.move_stock(stock.moves(each))
+                    after = _last(events)
+                bus.advance(tx, "stock", partition, head)
+
+    def keep_history(self) -> None:
+        """Append all events that history does not have yet to the lake."""
+        with stage("keep_history", self.tenant), self.store.transaction(self.tenant) as tx:
+            for partition in tx.heads():
+                self._keep_history(tx, partition)
+
+    def _keep_history(self, tx: Transaction, partition: int) -> None:
+        while events := bus.read(tx, "lake", partition, limit=20):
+            # A writer's position only grows, so the events of one reading go in as one version a table.
+            tables: dict[str, list[pa.Table]] = {}
+            for each in events:
+                facts = facts_of(each)
+                name = EVENT_TABLES[each.type].name
+                tables.setdefault(name, []).append(facts)
+            last = _last(events)
+            for name, parts in tables.items():
+                rows = pa.concat_tables(parts)
+                self._append(FACTS[name], rows, partition, last)
+            bus.advance(tx, "lake", partition, last)
+
+    def _append(self, kept: Kept, rows: pa.Table, partition: int, last: int) -> None:
+        """Append what the lake lacks of these rows: a crash may have left it ahead of our position."""
+        writer = f"bus:{partition}"
+        written = self.lake.written(kept.name, writer) or 0
+        fresh = rows.filter(pc.greater(rows["position"], written))
+        if fresh.num_rows:
+            self.lake.append(kept, fresh, writer=writer, position=last)
+
+    def skip_to_present(self, location_id: str) -> None:
+        """Let no agent wake for what has been reported so far, such as a history that was taken in."""
+        partition = bus.partition_of(self.tenant, location_id)
+        with self.store.transaction(self.tenant) as tx:
+            for listener in set(LISTENERS.values()):
+                bus.advance(tx, listener, partition, tx.heads().get(partition, 0))
+
+    def update_features(self, location_id: str, today: date) -> int:
+        """Move the features of a location forward to now."""
+        with stage("update_features", self.tenant, location=location_id) as watched:
+            watched.rows = features.update(self.lake, location_id, today=today, known_by=self.now())
+        return watched.rows
+
+    # Deciding ---------------------------------------------------------------------------------------
+
+    def decide(self, location_id: str) -> Run | None:
+        """Wake the agents that listen for what a location reported; None when nobody has to.
+
+        Evidence, proposals, verdicts, ledger, pending actions, requests for approval, what limits were
+        used, and the agent's place in the event log commit together.
+        """
+        partition = bus.partition_of(self.tenant, location_id)
+        with (
+            stage("decide", self.tenant, location=location_id) as watched,
+            self.store.transaction(self.tenant) as tx,
+        ):
+            place = tx.position(replenish.NAME, partition, lock=True)
+            unread = tx.unread(partition, place)
+            if not unread:
+                return None
+            bus.advance(tx, replenish.NAME, partition, max(unread.values()))
+            if not any(LISTENERS.get(type_) == replenish.NAME for type_ in unread):
+                return None
+            self._move_stock(tx, partition)
+            evidence = self._snapshot(tx, location_id, partition)
+            proposed = replenish.propose(evidence, PLACE_PURCHASE_ORDER)
+            rulebook = self.rulebook(tx, replenish.NAME)
+            used = _used(tx, rulebook, proposed, evidence)
+            judgement = policy.judge(rulebook, proposed, evidence, used)
+            batch = Batch(
+                batch_id=decision_ids(self.now(), f"{self.tenant}/{location_id}", [str(place)])[0],
+                at=self.now(),
+                location_id=location_id,
+                evidence=evidence,
+                proposed=proposed,
+                judgement=judgement,
+                used=used,
+                terms=_terms(rulebook),
+            )
+            ledger.record(tx, batch, self.signing)
+            self._commit_orders(tx, batch)
+            watched.note(batch=batch.batch_id)
+            watched.rows = proposed.proposals.num_rows + proposed.holds.num_rows
+            return Run(batch.batch_id, evidence.values.num_rows, batch.counts())
+
+    def _commit_orders(self, tx: Transaction, batch: Batch) -> None:
+        """What is decided counts as on its way at once, so that nothing is ordered twice meanwhile."""
+        lines = batch.committed()
+        if lines.num_rows:
+            facts = stock.order_moves(lines, "committed", batch.at)
+            bus.publish(
+                tx, event("OrderCommitted", batch.batch_id, batch.location_id, batch.at, facts)
+            )
+
+    def _snapshot(
+        self, tx: Transaction, location_id: str, partition: int, only: list[str] | None = None
+    ) -> Evidence:
+        return features.snapshot(
+            self.lake,
+            location_id,
+            known_by=self.now(),
+            stock=tx.stock(location_id),
+            position=tx.position("stock", partition),
+            only=only,
+        )
+
+    # Acting -----------------------------------------------------------------------------------------
+
+    def act(self, limit: int = 1000) -> int:
+        """Carry out pending actions that are due; how many came to an end, well or badly."""
+        done = 0
+        while True:
+            with self.store.transaction(self.tenant) as tx:
+                tasks = tx.lease_tasks(self.worker, limit, self.lease)
+            if not tasks:
+                return done
+            for action in sorted({task.action for task in tasks}):
+                with stage("act", self.tenant, action=action) as watched:
+                    members = [task for task in tasks if task.action == action]
+                    watched.rows = self._act(action, members)
+                    done += watched.rows
+
+    def _act(self, action: str, tasks: Sequence[Task]) -> int:
+        adapter = self._adapter(action.removeprefix(_COMPENSATE))
+        orders = [Order(task.decision_id, task.group, json.loads(task.task)) for task in tasks]
+        try:
+            results = self._call(adapter, action, orders)
+        except Transient:
+            delay = timedelta(seconds=min(60.0, 0.5 * 2.0 ** min(tasks[0].attempts, 7)))
+            with self.store.transaction(self.tenant) as tx:
+                tx.postpone_tasks([task.decision_id for task in tasks], delay)
+            return 0
+        self._settle(action, orders, results)
+        return len(results)
+
+    def _adapter(self, action: str) -> Adapter:
+        adapter = self.adapters.get(action)
+        if adapter is None:
+            raise Refused(f"no adapter carries out {action}; name one in the settings")
+        return adapter
+
+    def _call(
+        self, adapter: Adapter, action: str, orders: Sequence[Order]
+    ) -> Sequence[Receipt | str]:
+        """Call the outside system; after an unknown outcome look before anything is sent again."""
+        keys = [order.decision_id for order in orders]
+        if action.startswith(_COMPENSATE):
+            found = adapter.find(keys)
+            there = [key for key in keys if key in found]
+            receipts = adapter.compensate([found[key] for key in there], self.now())
+            results = dict(zip(there, receipts, strict=True))
+            return [results.get(key, "the outside system has no such object") for key in keys]
+        try:
+            return adapter.execute(orders, self.now())
+        except Unknown as error:
+            found = adapter.find(keys)
+            if len(found) < len(keys):
+                raise Transient(f"not all of it was found afterwards: {error}") from error
+            return [found[key] for key in keys]
+
+    def _settle(
+        self, action: str, orders: Sequence[Order], results: Sequence[Receipt | str]
+    ) -> None:
+        """Record what came of pending actions, tell the bus, and take them off the list."""
+        reverting = action.startswith(_COMPENSATE)
+        good, bad = ("compensated", "needs_person") if reverting else ("executed", "failed")
+        kind = "reversal" if reverting else "outcome"
+        entries, moves, ids = [], [], [order.decision_id for order in orders]
+        with self.store.transaction(self.tenant) as tx:
+            statuses = tx.lock_decisions(ids)
+            for order, result in zip(orders, results, strict=True):
+                end = good if isinstance(result, Receipt) else bad
+                entries.append(Entry(kind, _outcome(result, self.now()), order.decision_id, end))
+                moves.append((order, end, result))
+            tx.drop_tasks(ids)
+            freed = ("failed", "compensated")
+            tx.drop_uses([order.decision_id for order, end, _ in moves if end in freed])
+            self._append_entries(tx, entries, statuses)
+            self._tell(tx, moves)
+
+    def _append_entries(
+        self, tx: Transaction, entries: Sequence[Entry], statuses: Mapping[str, str]
+    ) -> None:
+        """Record entries about decisions, and move the decisions to where the entries bring them."""
+        following = {}
+        for each in entries:
+            if each.decision_id is None or each.step is None:
+                raise InvariantBroken("an entry about a decision names it and its step")
+            following[each.decision_id] = str(step(statuses[each.decision_id], each.step))
+        seed = "/".join(sorted(following)) + entries[0].text
+        batch_id = decision_ids(self.now(), f"{self.tenant}/{entries[0].step}", [seed])[0]
+        ledger.append(
+            tx, ledger.rows(entries), batch_id=batch_id, at=self.now(), signing=self.signing
+        )
+        tx.move_decisions(following)
+
+    def _tell(
+        self, tx: Transaction, moves: Sequence[tuple[Order, str, Receipt | str | None]]
+    ) -> None:
+        """Confirmed effects come back as events."""
+        types = {
+            "executed": ("PurchaseOrderConfirmed", "confirmed"),
+            "failed": ("OrderReleased", "released"),
+            "withdrawn": ("OrderReleased", "released"),
+            "rejected": ("OrderReleased", "released"),
+            "expired": ("OrderReleased", "released"),
+            "denied": ("OrderReleased", "released"),
+            "compensated": ("PurchaseOrderCancelled", "cancelled"),
+        }
+        grouped: dict[tuple[str, str, str], list[dict[str, Any]]] = {}
+        for order, end, result in moves:
+            if end not in types:
+                continue
+            row = {
+                "decision_id": order.decision_id,
+                "purchase_order_id": result.reference if isinstance(result, Receipt) else None,
+                **{name: order.parameters[name] for name in ("location_id", "sku", "supplier_id")},
+                "order_units": order.parameters["order_units"],
+            }
+            grouped.setdefault((*types[end], row["location_id"]), []).append(row)
+        for (type_, verb, location_id), rows in grouped.items():
+            facts = stock.order_moves(
+                pa.Table.from_pylist(rows, schema=stock.LINES), verb, self.now()
+            )
+            bus.publish(tx, event(type_, "actions", location_id, self.now(), facts))
+
+    def receive(self, decision_ids_: Sequence[str]) -> int:
+        """Goods of confirmed lines arrived, as the back office says; how many lines."""
+        adapter = self._adapter(PLACE_PURCHASE_ORDER.name)
+        found = adapter.find(decision_ids_)
+        rows = [
+            {
+                "decision_id": key,
+                "purchase_order_id": found[key].reference,
+                **{
+                    name: found[key].details[name] for name in ("location_id", "sku", "supplier_id")
+                },
+                "order_units": found[key].details["received_units"],
+            }
+            for key in decision_ids_
+            if key in found and not found[key].details["cancelled"]
+        ]
+        for location_id in sorted({row["location_id"] for row in rows}):
+            here = [row for row in rows if row["location_id"] == location_id]
+            moves = stock.order_moves(
+                pa.Table.from_pylist(here, schema=stock.LINES), "received", self.now()
+            )
+            self.publish("GoodsReceived", adapter.name, location_id, moves)
+        return len(rows)
+
+    # Rulebooks --------------------------------------------------------------------------------------
+
+    def rulebook(self, tx: Transaction, name: str, version: str | None = None) -> policy.Rulebook:
+        """The rulebook in force, or the version asked for; the one that ships when there is none yet."""
+        registered = tx.registered("rulebook", name, version)
+        if registered is None:
+            if version is not None:
+                raise Refused(f"version {version} of rulebook {name} is not in the registry")
+            text = (policy.SHIPPED / f"{name}.yaml").read_text(encoding="utf-8")
+            shipped = policy.load(text, action=PLACE_PURCHASE_ORDER, evidence=features.SCHEMA)
+            by = "storekeep"
+            tx.register("rulebook", name, shipped.version, text, self.now(), by)
+            tx.promote("rulebook", name, shipped.version, self.now(), by)
+            registered = (shipped.version, text)
+        if registered[0] not in self._rulebooks:
+            self._rulebooks[registered[0]] = policy.load(
+                registered[1], action=PLACE_PURCHASE_ORDER, evidence=features.SCHEMA
+            )
+        return self._rulebooks[registered[0]]
+
+    def promote(self, path: Path, by: str) -> str:
+        """Put a rulebook from a file in force; its version."""
+        text = path.read_text()
+        loaded = policy.load(text, action=PLACE_PURCHASE_ORDER, evidence=features.SCHEMA)
+        with self.store.transaction(self.tenant) as tx:
+            tx.register("rulebook", replenish.NAME, loaded.version, text, self.now(), by)
+            tx.promote("rulebook", replenish.NAME, loaded.version, self.now(), by)
+        return loaded.version
+
+    # A person's word --------------------------------------------------------------------------------
+
+    def approve(self, decision_ids_: Sequence[str], by: str) -> dict[str, str]:
+        """A person agrees to escalated decisions; what became of each, by id.
+
+        The evidence is taken afresh and the same proposal judged again: what policy forbids by now stays
+        undone. Raises `Refused` for a decision that does not wait for approval.
+        """
+        with stage("approve", self.tenant), self.store.transaction(self.tenant) as tx:
+            requests = self._requests(tx, decision_ids_)
+            expired = {key for key, row in requests.items() if row["deadline"] < self.now()}
+            verdicts = self._judge_again(tx, sorted(requests.keys() - expired))
+            steps, told, orders = {}, [], self._orders(tx, sorted(requests))
+            for key in sorted(requests):
+                verdict = "expired" if key in expired else verdicts[key]["verdict"]
+                end = "approved" if verdict in (Decided.ALLOW, Decided.CLIP) else str(verdict)
+                steps[key] = "denied" if end == Decided.DENY else end
+                told.append((orders[key], steps[key], None))
+            entries = [
+                Entry("approval", self._said(by, verdicts.get(key, {})), key, steps[key])
+                for key in sorted(steps)
+            ]
+            self._append_entries(tx, entries, dict.fromkeys(steps, str(Status.ESCALATED)))
+            tx.drop_approvals(list(steps))
+            approved = [order for order, end, _ in told if end == "approved"]
+            tx.add_tasks(_tasks(approved, entries[0].text))
+            tx.drop_uses([order.decision_id for order, end, _ in told if end != "approved"])
+            self._tell(tx, told)
+        return steps
+
+    def reject(self, decision_ids_: Sequence[str], by: str, reason: str) -> dict[str, str]:
+        """A person says no to escalated decisions: the safe default stands."""
+        with stage("reject", self.tenant), self.store.transaction(self.tenant) as tx:
+            requests = self._requests(tx, decision_ids_)
+            said = {**self._said(by, {}), "reason": reason}
+            entries = [Entry("approval", said, key, "rejected") for key in sorted(requests)]
+            self._append_entries(tx, entries, dict.fromkeys(requests, str(Status.ESCALATED)))
+            tx.drop_approvals(sorted(requests))
+            tx.drop_uses(sorted(requests))
+            orders = self._orders(tx, sorted(requests))
+            self._tell(tx, [(order, "rejected", None) for order in orders.values()])
+        return dict.fromkeys(sorted(requests), "rejected")
+
+    def _said(self, by: str, verdict: Mapping[str, Any]) -> dict[str, Any]:
+        return {"by": by, "at": stamp(self.now()), "rules": verdict.get("rules", [])}
+
+    def _requests(self, tx: Transaction, ids: Sequence[str]) -> dict[str, dict[str, Any]]:
+        statuses = tx.lock_decisions(list(ids))
+        rows = {row["decision_id"]: row for row in tx.approvals(list(ids))}
+        for key in ids:
+            if key not in statuses:
+                raise Refused(f"there is no decision {key}; see `storekeep approvals list`")
+            if key not in rows:
+                raise Refused(f"decision {key} does not wait for approval: it is {statuses[key]}")
+        return rows
+
+    def _judge_again(self, tx: Transaction, ids: Sequence[str]) -> dict[str, dict[str, Any]]:
+        """The verdicts on the same proposals by the evidence of now, escalation being answered for."""
+        out: dict[str, dict[str, Any]] = {}
+        by_location: dict[str, list[str]] = {}
+        for key, order in self._orders(tx, ids).items():
+            by_location.setdefault(order.parameters["location_id"], []).append(key)
+        for location_id, keys in by_location.items():
+            partition = bus.partition_of(self.tenant, location_id)
+            self._move_stock(tx, partition)
+            proposed = self._proposed_again(tx, keys)
+            evidence = self._without_own(
+                self._snapshot(tx, location_id, partition, proposed.proposals["sku"].to_pylist()),
+                proposed,
+            )
+            rulebook = self.rulebook(tx, replenish.NAME)
+            used = _used(tx, rulebook, proposed, evidence)
+            subjects = frozenset(proposed.proposals["subject"].to_pylist())
+            judged = policy.judge(rulebook, proposed, evidence, used, approved=subjects)
+            for key, verdict in zip(keys, judged.verdicts.to_pylist(), strict=True):
+                out[key] = verdict
+        return out
+
+    def _proposed_again(self, tx: Transaction, keys: Sequence[str]) -> Proposed:
+        recorded = [steps[0] for steps in ledger.steps(tx, keys).values()]
+        header = ledger.header(tx, recorded[0]["batch"])
+        lines = pa.Table.from_pylist([each["parameters"] for each in recorded], schema=_LINE)
+        table = lines.add_column(0, "priority", pa.array([0.0] * len(recorded)))
+        subjects = pa.array([each["subject"] for each in recorded], pa.string())
+        table = table.add_column(0, "subject", subjects)
+        table = table.append_column(
+            "arithmetic", pa.array([each["arithmetic"] for each in recorded])
+        )
+        return Proposed(
+            agent=header["agent"],
+            version=header["agent_version"],
+            action=PLACE_PURCHASE_ORDER,
+            proposals=table,
+            holds=replenish.no_holds(),
+        )
+
+    def _without_own(self, evidence: Evidence, proposed: Proposed) -> Evidence:
+        """The evidence less what the proposals themselves have committed, which they would else count."""
+        own = pc.index_in(
+            evidence.values["subject"], proposed.proposals["subject"].combine_chunks()
+        )
+        units = pc.fill_null(proposed.proposals["order_units"].combine_chunks().take(own), 0)
+        place = evidence.values.column_names.index("committed_units")
+        rest = pc.subtract(evidence.values["committed_units"], units)
+        values = evidence.values.set_column(place, "committed_units", rest)
+        return Evidence(values, evidence.known_by, evidence.versions, evidence.position)
+
+    def _orders(self, tx: Transaction, ids: Sequence[str]) -> dict[str, Order]:
+        """What recorded decisions ordered, by id."""
+        return {
+            key: Order(key, steps[0]["parameters"]["order_group"], steps[0]["parameters"])
+            for key, steps in ledger.steps(tx, ids).items()
+        }
+
+    # Back again -------------------------------------------------------------------------------------
+
+    def plan_revert(self, chosen: Selection) -> list[Step]:
+        """What a revert of the selected decisions would do, newest first; nothing is done yet."""
+        with self.store.transaction(self.tenant) as tx:
+            rows = [row for row in tx.decisions(chosen) if row["verdict"] != Decided.HOLD]
+            steps = ledger.steps(tx, [row["decision_id"] for row in rows])
+        found: dict[str, Receipt] = {}
+        for action in sorted({row["action"] for row in rows}):
+            done = [row["decision_id"] for row in rows if row["action"] == action]
+            found |= self._adapter(action).find(done)
+        return [_plan(row, steps[row["decision_id"]], found) for row in rows]
+
+    def revert(self, plan: Sequence[Step], by: str, reason: str) -> int:
+        """Carry out a plan: withdraw what is not done, ask for the rest to be compensated by `act`.
+
+        Decisions that moved on since the plan was made are left alone. Returns how many were taken on.
+        """
+        with stage("revert", self.tenant) as watched, self.store.transaction(self.tenant) as tx:
+            statuses = tx.lock_decisions([each.decision_id for each in plan])
+            steps = {"withdraw": "withdrawn", "compensate": "reverting", "person": "needs_person"}
+            chosen = [
+                each
+                for each in plan
+                if each.what in steps and statuses.get(each.decision_id) == each.status
+            ]
+            if not chosen:
+                return 0
+            said = {"by": by, "at": stamp(self.now()), "reverses": True}
+            entries = [
+                Entry(
+                    "reversal",
+                    {**said, "reason": reason if each.what != "person" else each.why},
+                    each.decision_id,
+                    steps[each.what],
+                )
+                for each in chosen
+            ]
+            self._append_entries(tx, entries, statuses)
+            self._take_back(tx, chosen)
+            watched.rows = len(chosen)
+            return len(chosen)
+
+    def _take_back(self, tx: Transaction, chosen: Sequence[Step]) -> None:
+        orders = self._orders(tx, [each.decision_id for each in chosen])
+        withdrawn = [each.decision_id for each in chosen if each.what == "withdraw"]
+        tx.drop_tasks(withdrawn)
+        tx.drop_approvals(withdrawn)
+        tx.drop_uses(withdrawn)
+        self._tell(tx, [(orders[key], "withdrawn", None) for key in withdrawn])
+        undo = [orders[each.decision_id] for each in chosen if each.what == "compensate"]
+        tx.add_tasks(_tasks(undo, "revert", prefix=_COMPENSATE))
+
+    def replay(self, decision_id: str) -> dict[str, Any]:
+        """Recompute the run of a recorded decision from its recorded versions; whether it comes out equal.
+
+        Features from the lake's versions of then, stock from the events of then, the agent, the rulebook
+        of then: the run's entries are made again and compared, letter by letter.
+        """
+        with stage("replay", self.tenant), self.store.transaction(self.tenant) as tx:
+            number = ledger.steps(tx, [decision_id])[decision_id][0]["batch"]
+            recorded = tx.ledger_entries(number, number)
+            again = self._replayed(tx, ledger.header(tx, number)).entries()
+            texts = {
+                name: dict(
+                    zip(table["decision_id"].to_pylist(), table["entry"].to_pylist(), strict=True)
+                )
+                for name, table in (("recorded", recorded), ("replayed", again))
+            }
+            return {
+                "decision_id": decision_id,
+                "identical": texts["recorded"][decision_id] == texts["replayed"].get(decision_id),
+                "run_identical": texts["recorded"] == texts["replayed"],
+                "decisions_in_run": recorded.num_rows - 1,
+                "recorded_digest": _digest(recorded),
+                "replayed_digest": _digest(again),
+            }
+
+    def _replayed(self, tx: Transaction, header: Mapping[str, Any]) -> Batch:
+        """A recorded run made again from what it names."""
+        location_id, versions = header["location_id"], header["versions"]
+        rows = features.compute(
+            self.lake,
+            location_id,
+            today=date.fromisoformat(versions["day"]),
+            known_by=datetime.fromisoformat(versions["features_at"]),
+            versions=json.loads(versions["lake"]),
+        )
+        shelf = features.stock_as_of(self.lake, location_id, header["position"])
+        evidence = features.evidence(
+            self.lake,
+            rows,
+            shelf,
+            known_by=datetime.fromisoformat(header["known_by"]),
+            position=header["position"],
+        )
+        proposed = replenish.propose(evidence, PLACE_PURCHASE_ORDER)
+        if proposed.version != header["agent_version"]:
+            raise Refused(
+                f"the decision was made by version {header['agent_version']} of {header['agent']}, "
+                f"this is version {proposed.version}: it cannot be replayed here"
+            )
+        rulebook = self.rulebook(tx, header["rulebook"], header["rulebook_version"])
+        used = pa.Table.from_pylist(header["limits_used"], schema=policy.USED)
+        return Batch(
+            batch_id=header["batch_id"],
+            at=datetime.fromisoformat(header["decided_at"]),
+            location_id=location_id,
+            evidence=evidence,
+            proposed=proposed,
+            judgement=policy.judge(rulebook, proposed, evidence, used),
+            used=used,
+            terms=_terms(rulebook),
+        )
+
+    def verify(self) -> ledger.Verified:
+        """Compute the tenant's whole ledger again from the store."""
+        with stage("verify", self.tenant) as watched, self.store.transaction(self.tenant) as tx:
+            outcome = ledger.verify(tx, self.signing.public)
+            watched.rows = outcome.entries
+            return outcome
+
+    def rebuild_decisions(self) -> dict[str, str]:
+        """Fold every decision's state again from the ledger; where each stands, by id."""
+        steps: dict[str, list[str]] = {}
+        with self.store.transaction(self.tenant) as tx:
+            for sealed in tx.ledger_batches():
+                for row in tx.ledger_entries(sealed["batch"], sealed["batch"]).to_pylist():
+                    if row["decision_id"] is not None:
+                        steps.setdefault(row["decision_id"], []).append(row["step"])
+            folded = {key: str(fold(each)) for key, each in steps.items()}
+            tx.move_decisions(folded)
+        return folded
+
+
+def _plan(
+    row: Mapping[str, Any], steps: Sequence[Mapping[str, Any]], found: Mapping[str, Receipt]
+) -> Step:
+    """What a revert would do about one decision, given what the outside system holds of it now."""
+    key, status = row["decision_id"], row["status"]
+    units = int((steps[0].get("parameters") or {}).get("order_units", 0))
+    what, why = "nothing", f"it is {status}: there is nothing to take back"
+    if status in (Status.PENDING, Status.ESCALATED):
+        what, why = "withdraw", "it has not been carried out yet"
+    elif status in (Status.EXECUTED, Status.NEEDS_PERSON):
+        receipt, now = _receipt(steps), found.get(key)
+        if now is None:
+            what, why = "person", f"{receipt.adapter} does not have {receipt.reference} any more"
+        elif now.fingerprint != receipt.fingerprint:
+            what, why = "person", f"somebody changed {receipt.reference} since it was placed"
+        elif now.details.get("received_units"):
+            what, why = "person", f"goods of {receipt.reference} have already arrived"
+        else:
+            what, why = "compensate", f"the line of {receipt.reference} is cancelled"
+    return Step(key, row["subject"], status, what, why, units)
+
+
+def _last(events: Sequence[Event]) -> int:
+    last = events[-1].position
+    if last is None:
+        raise InvariantBroken("an event read from the bus has a position")
+    return last
+
+
+def _day(evidence: Evidence) -> date:
+    """The trading day a decision is made for."""
+    if evidence.values.num_rows == 0:
+        return evidence.known_by.date()
+    day: date = evidence.values["day"][0].as_py()
+    return day
+
+
+def _outcome(result: Receipt | str, at: datetime) -> dict[str, Any]:
+    """What the outside system said, as the ledger keeps it."""
+    if isinstance(result, str):
+        return {"at": stamp(at), "reason": result}
+    return {
+        "at": stamp(at),
+        "receipt": {
+            "idempotency_key": result.idempotency_key,
+            "adapter": result.adapter,
+            "reference": result.reference,
+            "fingerprint": result.fingerprint,
+            "details": dict(result.details),
+        },
+    }
+
+
+def _used(
+    tx: Transaction, rulebook: policy.Rulebook, proposed: Proposed, evidence: Evidence
+) -> pa.Table:
+    """What recent decisions used of the limits that a batch's proposals share, in their day or week."""
+    wanted = policy.usage_keys(rulebook, proposed, evidence)
+    today = _day(evidence)
+    since = {"day": today, "week": today - timedelta(days=today.weekday())}
+    parts = [policy.USED.empty_table()]
+    for limit, per in sorted(
+        set(zip(wanted["limit"].to_pylist(), wanted["per"].to_pylist(), strict=True))
+    ):
+        keys = wanted.filter(pc.equal(wanted["limit"], limit))["key"].combine_chunks()
+        found = tx.uses(limit, since[per], today)
+        parts.append(found.filter(pc.is_in(found["key"], value_set=keys)).cast(policy.USED))
+    return pa.concat_tables(parts)
+
+
+def _terms(rulebook: policy.Rulebook) -> Terms:
+    """What the rulebook says of time and of what happens otherwise."""
+    sla = rulebook.content.sla
+    return Terms(
+        approve_within=sla.approve_within,
+        safe_default=sla.on_timeout or rulebook.content.safe_default,
+    )
+
+
+def _digest(entries: pa.Table) -> str:
+    """Merkle root of entries in their order: equal entries, equal root."""
+    return ledger.root([ledger.leaf(text) for text in entries["entry"].to_pylist()]).hex()
+
+
+def _receipt(steps: Sequence[Mapping[str, Any]]) -> Receipt:
+    """The receipt of the last time a decision was carried out."""
+    for each in reversed(steps):
+        if each["step"] == "executed":
+            return Receipt(**each["receipt"])
+    raise InvariantBroken("an executed decision has a receipt")
+
+
+def _tasks(orders: Sequence[Order], seed: str, prefix: str = "") -> pa.Table:
+    """Pending actions for decisions that were recorded earlier."""
+    action = PLACE_PURCHASE_ORDER.name
+    batch = canonical.digest([seed])[:12]
+    return pa.table(
+        {
+            "decision_id": pa.array([order.decision_id for order in orders], pa.string()),
+            "action": pa.array([prefix + action] * len(orders), pa.string()),
+            "task_group": pa.array([f"{order.group}/{batch}" for order in orders], pa.string()),
+            "task": pa.array([canonical.text(order.parameters) for order in orders], pa.string()),
+        }
+    )

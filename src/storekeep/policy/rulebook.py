@@ -1,0 +1,450 @@
+"""A rulebook as a person writes it, checked down to the last word before it may decide anything.
+
+Hides what makes a YAML file a rulebook that can be trusted: unknown and missing keys, ids used twice,
+conditions that cannot be told from the columns there are, limits nobody could approve. Whatever is wrong is
+refused with file, line and column, and the rulebook that is running stays.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import Annotated, Any, Literal, NoReturn
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+
+from storekeep import canonical
+from storekeep.decisions import Action, Reversibility
+from storekeep.errors import InvariantBroken, Refused
+from storekeep.policy import reasons, written
+from storekeep.policy.reasons import Reason
+from storekeep.policy.written import Written
+from storekeep.sql import Expression, Family, Place, family, parse
+
+MOST_RULES = 512
+GROUP = "order_group"
+GROUP_VALUE = "group_value_minor"
+EVIDENCE = "evidence."
+CLIPPED = "clipped."
+DEFAULT, IRREVERSIBLE = "default", "irreversible"
+RESERVED = frozenset({DEFAULT, IRREVERSIBLE})
+LISTS = ("forbid", "escalate", "clip", "permit")
+_KEYABLE = frozenset({Family.TEXT, Family.INTEGER, Family.BOOLEAN, Family.DATE})
+_SMALL_NAME = "a name in small letters, digits, - and _, beginning with a letter"
+_ACTION_NAME = "the action's name, such as PlacePurchaseOrder"
+_SHORT = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
+
+
+def _duration(value: object) -> timedelta:
+    """`90s`, `30m`, `4h`, `2d`, `1w`, or ISO 8601 (`PT4H`, `P1DT12H`), and more than nothing."""
+    text = str(value)
+    if found := re.fullmatch(r"(\d{1,5})([smhdw])", text):
+        length = timedelta(**{_SHORT[found[2]]: int(found[1])})
+    elif found := re.fullmatch(
+        r"P(?:(\d{1,5})W)?(?:(\d{1,5})D)?(?:T(?:(\d{1,5})H)?(?:(\d{1,5})M)?(?:(\d{1,5})S)?)?", text
+    ):
+        weeks, days, hours, minutes, seconds = (int(part or 0) for part in found.groups())
+        length = timedelta(seconds, 0, 0, 0, minutes, hours, weeks) + timedelta(days)
+    else:
+        raise ValueError("write a duration like 4h, 30m, 2d, or in ISO 8601 like PT4H")
+    if not length:
+        raise ValueError("a duration must be longer than nothing")
+    return length
+
+
+Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]{0,63}$")]
+Words = Annotated[str, Field(min_length=1, max_length=1000)]
+Sql = Annotated[str, Field(min_length=1)]
+Figure = Annotated[int | float | str, Field()]
+Duration = Annotated[timedelta, BeforeValidator(_duration)]
+
+
+class _Model(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+
+class Rule(_Model):
+    """What every rule has."""
+
+    id: Name = Field(description="Name of the rule, once in the rulebook.")
+    when: Sql | bool = Field(description="SQL condition over the row's columns.")
+    reason: Words = Field(description="Why, in plain words; `{column}` is filled in.")
+
+
+class EscalateRule(Rule):
+    """A rule that asks a person."""
+
+    role: Name = Field(description="Role of the person who may approve.")
+
+
+class ClipRule(Rule):
+    """A rule that lowers a parameter."""
+
+    set: dict[str, Figure] = Field(
+        min_length=1, description="Parameter to lower, and the SQL expression of its new value."
+    )
+
+
+class Limit(_Model):
+    """An amount that several decisions share."""
+
+    id: Name = Field(description="Name of the limit, once in the rulebook.")
+    sum: Figure = Field(
+        description="SQL expression of what a row uses, a whole number; 1 counts rows."
+    )
+    by: list[str] = Field(description="Columns that share one amount; empty for one amount in all.")
+    at_most: Figure = Field(description="The amount: a number, or an SQL expression.")
+    per: Literal["day", "week", "batch"] = Field(description="Time over which it is shared.")
+    then: Literal["forbid", "escalate"] = Field(description="What becomes of a row beyond it.")
+    role: Name | None = Field(
+        default=None, description="Role that may approve; with `escalate` only."
+    )
+    reason: Words = Field(description="Why, in plain words; also `{total}` and `{at_most}`.")
+
+
+class Sla(_Model):
+    """How long a decision may take."""
+
+    decide_within: Duration = Field(
+        default=timedelta(hours=1), description="From the event to the decision."
+    )
+    approve_within: Duration = Field(
+        default=timedelta(days=1), description="From the decision to a person's answer."
+    )
+    on_timeout: Words | None = Field(
+        default=None, description="What happens when the time is over; `safe_default` if not given."
+    )
+
+
+class Rollback(_Model):
+    """A condition over key figures under which this version is taken back."""
+
+    id: Name = Field(description="Name of the condition, once in the rulebook.")
+    when: Sql = Field(description="SQL condition over key figures, each a number.")
+    reason: Words = Field(description="Why, in plain words.")
+
+
+class Content(_Model):
+    """All that a rulebook says."""
+
+    rulebook: Name = Field(description="Id of the rulebook.")
+    owner: Words = Field(description="Who answers for it.")
+    agent: Name = Field(description="Agent whose proposals it judges.")
+    action: Annotated[str, Field(pattern=r"^[A-Z][A-Za-z]{0,63}$")] = Field(
+        description="Action it judges."
+    )
+    description: Words | None = Field(default=None, description="What it is for.")
+    safe_default: Words = Field(
+        description="What happens instead when a proposal does not go ahead."
+    )
+    roles: list[Name] = Field(
+        default=[], description="Approving roles, lowest first; needed when there are several."
+    )
+    forbid: list[Rule] = Field(default=[], description="Rules that deny.")
+    escalate: list[EscalateRule] = Field(default=[], description="Rules that ask a person.")
+    clip: list[ClipRule] = Field(default=[], description="Rules that lower a parameter.")
+    permit: list[Rule] = Field(default=[], description="Rules that allow; at least one.")
+    limits: list[Limit] = Field(default=[], description="Amounts shared by several decisions.")
+    sla: Sla = Field(default=Sla(), description="How long a decision may take.")
+    rollback: list[Rollback] = Field(
+        default=[], description="Conditions under which the version is taken back."
+    )
+
+
+MODELS: Mapping[str, type[BaseModel]] = {
+    "": Content,
+    "forbid": Rule,
+    "escalate": EscalateRule,
+    "clip": ClipRule,
+    "permit": Rule,
+    "limits": Limit,
+    "sla": Sla,
+    "rollback": Rollback,
+}
+"""Which model describes the keys under each key of a rulebook; the empty one is the whole."""
+
+
+@dataclass(frozen=True)
+class CheckedRule:
+    """One rule, ready to be compiled."""
+
+    id: str
+    effect: str
+    when: Expression
+    reason: Reason
+    role: str | None = None
+    set: tuple[tuple[str, Expression], ...] = ()
+
+
+@dataclass(frozen=True)
+class CheckedLimit:
+    """One limit, ready to be compiled."""
+
+    id: str
+    amount: Expression
+    by: tuple[str, ...]
+    at_most: Expression
+    per: str
+    then: str
+    role: str | None
+    reason: Reason
+
+
+@dataclass(frozen=True)
+class Checked:
+    """A rulebook's content with every expression read; rules and limits in an order of their own."""
+
+    content: Content
+    version: str
+    rules: tuple[CheckedRule, ...]
+    limits: tuple[CheckedLimit, ...]
+    roles: tuple[str, ...]
+    clippable: tuple[str, ...]
+    derived: Mapping[str, Expression]
+    columns: Mapping[str, str]
+
+
+def check(source: Path | str, name: str, action: Action, evidence: Mapping[str, str]) -> Checked:
+    """Read and check a rulebook against the action's parameters and the evidence's columns.
+
+    Raises `Refused` (a file that cannot be opened: `Misused`) with the place of what is wrong.
+    """
+    return _Checker(written.read(source, name), action, evidence).checked()
+
+
+def columns(action: Action, evidence: Mapping[str, str]) -> dict[str, str]:
+    """The columns that a rulebook may name, with their DuckDB types.
+
+    A parameter hides a column of the evidence that has the same name; that is then `evidence.<name>`.
+    """
+    named = {"subject": "VARCHAR", "priority": "DOUBLE", **action.parameters.duckdb_types()}
+    found = {f"{EVIDENCE}{name}": kind for name, kind in evidence.items()} | dict(evidence) | named
+    if GROUP in named:
+        found[GROUP_VALUE] = "BIGINT"
+    return found
+
+
+class _Checker:
+    def __init__(self, source: Written, action: Action, evidence: Mapping[str, str]) -> None:
+        self.source = source
+        self.action = action
+        self.columns = columns(action, evidence)
+
+    def checked(self) -> Checked:
+        content = self._content()
+        self._whole(content)
+        rules = [rule for effect in LISTS for rule in self._rules(content, effect)]
+        limits = [self._limit(place, limit) for place, limit in enumerate(content.limits)]
+        for place, condition in enumerate(content.rollback):
+            at = self.source.place("rollback", place, "when")
+            parse(condition.when, None, place=at, want="BOOLEAN")
+        return Checked(
+            content=content,
+            version=self._version(),
+            rules=tuple(sorted(rules, key=lambda rule: (LISTS.index(rule.effect), rule.id))),
+            limits=tuple(sorted(limits, key=lambda limit: limit.id)),
+            roles=self._roles(content),
+            clippable=self.action.clippable,
+            derived=self._derived(),
+            columns=self.columns,
+        )
+
+    def refuse(self, place: Place, what: str) -> NoReturn:
+        raise Refused(f"{place}: {what}")
+
+    def _content(self) -> Content:
+        if not isinstance(self.source.value, dict):
+            self.refuse(
+                self.source.place(), "a rulebook is keys with values, such as `rulebook: replenish`"
+            )
+        try:
+            return Content.model_validate(self.source.value)
+        except ValidationError as error:
+            first = error.errors(include_url=False)[0]
+            self._misfit(first["loc"], first["type"], first["msg"])
+
+    def _misfit(self, path: tuple[int | str, ...], kind: str, message: str) -> NoReturn:
+        """Say in plain words, and at its place, what does not fit the model."""
+        model = MODELS.get(str(path[0]) if len(path) > 1 else "", Content)
+        if kind == "missing":
+            self.refuse(self.source.place(*path[:-1]), f"key {path[-1]!r} is missing")
+        if kind == "extra_forbidden":
+            name, known = str(path[-1]), list(model.model_fields)
+            near = difflib.get_close_matches(name, known, 1)
+            hint = f"did you mean {near[0]!r}?" if near else f"allowed are {', '.join(known)}"
+            self.refuse(self.source.key(*path), f"unknown key {name!r}; {hint}")
+        depth = next(at for at in range(len(path), -1, -1) if path[:at] in self.source.values)
+        key = next(
+            (str(part) for part in reversed(path[:depth]) if isinstance(part, str)), "rulebook"
+        )
+        plain = message.removeprefix("Value error, ")
+        if kind == "string_pattern_mismatch":
+            plain = "write " + (_ACTION_NAME if key == "action" else _SMALL_NAME)
+        elif depth < len(path):
+            plain = (
+                "a condition is wanted"
+                if key == "when"
+                else "a number or an SQL expression is wanted"
+            )
+        self.refuse(self.source.place(*path), f"{key}: {plain}")
+
+    def _whole(self, content: Content) -> None:
+        if content.action != self.action.name:
+            what = (
+                f"the rulebook is for {content.action}, and was given to judge {self.action.name}"
+            )
+            self.refuse(self.source.place("action"), what)
+        if len(set(content.roles)) < len(content.roles):
+            self.refuse(self.source.place("roles"), "a role is listed twice")
+        if not content.permit:
+            place = (
+                self.source.key("permit") if "permit" in self.source.value else self.source.place()
+            )
+            self.refuse(place, "there is no permit rule, so everything would be denied; add one")
+        seen: dict[str, Place] = {}
+        for key in (*LISTS, "limits", "rollback"):
+            for at, one in enumerate(getattr(content, key)):
+                place = self.source.place(key, at, "id")
+                if one.id in RESERVED:
+                    self.refuse(place, f"id {one.id!r} is reserved; choose another")
+                if one.id in seen:
+                    self.refuse(
+                        place, f"id {one.id!r} is used twice, first in line {seen[one.id].line}"
+                    )
+                seen[one.id] = place
+        if len(seen) > MOST_RULES:
+            self.refuse(
+                self.source.place(), f"a rulebook has at most {MOST_RULES} rules and limits"
+            )
+
+    def _rules(self, content: Content, effect: str) -> Iterator[CheckedRule]:
+        rules: Sequence[Rule] = getattr(content, effect)
+        for at, rule in enumerate(rules):
+            yield CheckedRule(
+                id=rule.id,
+                effect=effect,
+                when=self._expression((effect, at, "when"), rule.when, self.columns, "BOOLEAN"),
+                reason=self._reason((effect, at, "reason"), rule.reason, effect),
+                role=rule.role if isinstance(rule, EscalateRule) else None,
+                set=tuple(self._sets(at, rule)) if isinstance(rule, ClipRule) else (),
+            )
+
+    def _sets(self, at: int, rule: ClipRule) -> Iterator[tuple[str, Expression]]:
+        for parameter, value in sorted(rule.set.items()):
+            if parameter not in self.action.clippable:
+                allowed = ", ".join(self.action.clippable) or "none"
+                self.refuse(
+                    self.source.key("clip", at, "set", parameter),
+                    f"{parameter!r} cannot be lowered by policy; of {self.action.name} can: {allowed}",
+                )
+            yield (
+                parameter,
+                self._expression(("clip", at, "set", parameter), value, self.columns, "DOUBLE"),
+            )
+
+    def _limit(self, at: int, limit: Limit) -> CheckedLimit:
+        changing = {*self.action.clippable, *self.action.derived, GROUP_VALUE}
+        for place, name in enumerate(limit.by):
+            where = self.source.place("limits", at, "by", place)
+            kind = self.columns.get(name)
+            if kind is None:
+                near = difflib.get_close_matches(name, self.columns, 1)
+                hint = f"did you mean {near[0]!r}?" if near else "see the action and the evidence"
+                self.refuse(where, f"unknown column {name!r}; {hint}")
+            if name in changing or family(kind) not in _KEYABLE:
+                self.refuse(
+                    where,
+                    f"a limit cannot be shared by {name!r}: it changes, or is a fraction or time",
+                )
+        if (limit.role is None) == (limit.then == "escalate"):
+            what = (
+                "needs a `role` that may approve" if limit.role is None else "has no use for `role`"
+            )
+            self.refuse(self.source.key("limits", at), f"a limit that {limit.then}s {what}")
+        return CheckedLimit(
+            id=limit.id,
+            amount=self._expression(("limits", at, "sum"), limit.sum, self.columns, "BIGINT"),
+            by=tuple(sorted(set(limit.by))),
+            at_most=self._expression(
+                ("limits", at, "at_most"), limit.at_most, self.columns, "DOUBLE"
+            ),
+            per=limit.per,
+            then=limit.then,
+            role=limit.role,
+            reason=self._reason(("limits", at, "reason"), limit.reason, "limit"),
+        )
+
+    def _expression(
+        self,
+        path: written.Steps,
+        text: str | float | bool,
+        schema: Mapping[str, str],
+        want: str,
+    ) -> Expression:
+        shown = str(text).lower() if isinstance(text, bool) else str(text)
+        return parse(shown, schema, place=self.source.place(*path), want=want)
+
+    def _reason(self, path: written.Steps, text: str, effect: str) -> Reason:
+        more: dict[str, str] = {}
+        if effect == "clip":
+            more = {f"{CLIPPED}{one}": self.columns[one] for one in self.action.clippable}
+        if effect == "limit":
+            more = {"total": "BIGINT", "at_most": "DOUBLE"}
+        return reasons.read(text, self.columns | more, self.source.place(*path))
+
+    def _roles(self, content: Content) -> tuple[str, ...]:
+        """The approving roles, lowest first."""
+        used = {
+            one.role: self.source.place(key, at, "role")
+            for key in ("escalate", "limits")
+            for at, one in enumerate(getattr(content, key))
+            if one.role
+        }
+        if content.roles:
+            for role, place in used.items():
+                if role not in content.roles:
+                    self.refuse(
+                        place, f"role {role!r} is not in `roles`: {', '.join(content.roles)}"
+                    )
+        elif len(used) > 1:
+            self.refuse(
+                self.source.place(),
+                f"several roles approve ({', '.join(sorted(used))}): list them in `roles`, lowest first",
+            )
+        found = tuple(content.roles or used)
+        if not found and self.action.reversibility is Reversibility.IRREVERSIBLE:
+            self.refuse(
+                self.source.place(),
+                f"{self.action.name} cannot be taken back, so a person must approve it: give `roles`",
+            )
+        return found
+
+    def _derived(self) -> dict[str, Expression]:
+        """The action's derived parameters; they are ours, so a fault in them is no fault of the file."""
+        schema = {
+            name: kind
+            for name, kind in self.action.parameters.duckdb_types().items()
+            if name not in self.action.derived
+        }
+        try:
+            return {
+                name: parse(text, schema, place=Place(f"action {self.action.name}", 1, 1))
+                for name, text in self.action.derived.items()
+            }
+        except Refused as error:
+            raise InvariantBroken(f"a derived parameter cannot be computed: {error}") from None
+
+    def _version(self) -> str:
+        """SHA-256 of the canonical content: comments, layout and order of keys and rules do not matter."""
+
+        def ordered(key: str, value: Any) -> Any:
+            if key in MODELS and isinstance(value, list):
+                return sorted(value, key=lambda one: one["id"])
+            return value
+
+        plain = {key: ordered(key, value) for key, value in self.source.value.items()}
+        return canonical.digest(plain)

@@ -1,0 +1,302 @@
+"""The retailer's vocabulary as table definitions, and the check digits of its identifiers.
+
+One definition of a table makes its Arrow schema, its columns in PostgreSQL, the checks that its rows
+must pass and its page in the documentation, so that none of them can say something else than the others.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+import pyarrow as pa
+
+Kind = Literal["text", "int", "float", "bool", "date", "time", "bytes"]
+Privacy = Literal["public", "internal", "pseudonym", "personal"]
+
+_ARROW: Mapping[Kind, pa.DataType] = {
+    "text": pa.string(),
+    "int": pa.int64(),
+    "float": pa.float64(),
+    "bool": pa.bool_(),
+    "date": pa.date32(),
+    "time": pa.timestamp("us", tz="UTC"),
+    "bytes": pa.binary(),
+}
+_POSTGRESQL: Mapping[Kind, str] = {
+    "text": "text",
+    "int": "bigint",
+    "float": "double precision",
+    "bool": "boolean",
+    "date": "date",
+    "time": "timestamptz",
+    "bytes": "bytea",
+}
+_DUCKDB: Mapping[Kind, str] = {
+    "text": "VARCHAR",
+    "int": "BIGINT",
+    "float": "DOUBLE",
+    "bool": "BOOLEAN",
+    "date": "DATE",
+    "time": "TIMESTAMPTZ",
+    "bytes": "BLOB",
+}
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column: what it holds, in which unit, what it means, and how private it is."""
+
+    name: str
+    kind: Kind
+    meaning: str
+    unit: str | None = None
+    privacy: Privacy = "internal"
+    nullable: bool = False
+    at_least: int | float | None = None
+    at_most: int | float | None = None
+
+
+@dataclass(frozen=True)
+class Table:
+    """One table: its columns, the columns that identify a row, and what a row is."""
+
+    name: str
+    meaning: str
+    key: tuple[str, ...]
+    columns: tuple[Column, ...]
+
+    @property
+    def arrow(self) -> pa.Schema:
+        """The Arrow schema, with each column's unit and meaning as field metadata."""
+        return pa.schema(
+            pa.field(
+                column.name,
+                _ARROW[column.kind],
+                nullable=column.nullable,
+                metadata={"unit": column.unit or "", "privacy": column.privacy},
+            )
+            for column in self.columns
+        )
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The names of the columns, in order."""
+        return tuple(column.name for column in self.columns)
+
+    def column(self, name: str) -> Column:
+        """The column of that name; `KeyError` when there is none."""
+        for column in self.columns:
+            if column.name == name:
+                return column
+        raise KeyError(name)
+
+    def postgresql_columns(self) -> str:
+        """The column definitions of a CREATE TABLE in PostgreSQL."""
+        return ",\n  ".join(
+            f"{column.name} {_POSTGRESQL[column.kind]}{'' if column.nullable else ' NOT NULL'}"
+            for column in self.columns
+        )
+
+    def duckdb_types(self) -> dict[str, str]:
+        """Each column's type in DuckDB, by name: the schema that expressions are checked against."""
+        return {column.name: _DUCKDB[column.kind] for column in self.columns}
+
+    def with_columns(self, name: str, meaning: str, *more: Column) -> Table:
+        """A wider table of another name: these columns, then `more`."""
+        return Table(name, meaning, self.key, self.columns + more)
+
+
+OCCURRED_AT = Column("occurred_at", "time", "When it happened.", "UTC")
+KNOWN_AT = Column("known_at", "time", "When this home came to know it.", "UTC")
+LOCATION = Column("location_id", "text", "Store, distribution centre or web warehouse.")
+SKU = Column("sku", "text", "The retailer's identifier of the item.")
+SUPPLIER = Column("supplier_id", "text", "Who delivers it.")
+CURRENCY = Column("currency", "text", "ISO 4217 code of the amounts in the row.")
+SOURCE_FILE = Column("source_file", "text", "File the row was read from.")
+SOURCE_LINE = Column(
+    "source_line", "int", "Line or row of that file, counted from 1.", "line", at_least=1
+)
+
+SALE_LINE = Table(
+    "sale_line",
+    "One line of one basket as a till or web shop reported it; a return has a negative quantity.",
+    ("line_key",),
+    (
+        Column("line_key", "text", "Natural key: same line, same key, however often it is read."),
+        LOCATION,
+        Column("store_id", "text", "Store whose till rang it up."),
+        Column("basket_id", "text", "Basket, receipt or invoice the line belongs to."),
+        SKU,
+        Column("quantity_units", "int", "Units sold; negative when returned.", "unit"),
+        Column("value_minor", "int", "What the customer paid for the line.", "minor money unit"),
+        CURRENCY,
+        Column(
+            "customer_id",
+            "text",
+            "Pseudonym of the customer, where known.",
+            privacy="pseudonym",
+            nullable=True,
+        ),
+        Column("day", "date", "Trading day in the store's own time zone."),
+        OCCURRED_AT,
+        KNOWN_AT,
+        SOURCE_FILE,
+        SOURCE_LINE,
+    ),
+)
+
+PRODUCT = Table(
+    "product",
+    "One item of the assortment.",
+    ("sku",),
+    (
+        SKU,
+        Column("name", "text", "What a person calls it.", privacy="public", nullable=True),
+        Column("brand", "text", "Brand.", privacy="public", nullable=True),
+        Column("department", "text", "Department.", privacy="public", nullable=True),
+        Column("category", "text", "Category within the department.", nullable=True),
+        Column("package_size", "text", "Size as printed on the package.", nullable=True),
+        KNOWN_AT,
+    ),
+)
+
+SUPPLY_TERMS = Table(
+    "supply_terms",
+    "On which terms a supplier delivers an item to a location.",
+    ("sku", "location_id"),
+    (
+        SKU,
+        LOCATION,
+        SUPPLIER,
+        Column("unit_cost_minor", "int", "Purchase price.", "minor money unit", at_least=0),
+        Column("unit_price_minor", "int", "Usual selling price.", "minor money unit", at_least=0),
+        CURRENCY,
+        Column("pack_size_units", "int", "Units in one orderable pack.", "unit", at_least=1),
+        Column("minimum_order_units", "int", "Least quantity of a line.", "unit", at_least=0),
+        Column("lead_time_mean_days", "float", "Agreed lead time.", "day", at_least=0),
+        Column("lead_time_sd_days", "float", "Its agreed spread.", "day", at_least=0),
+        Column("review_period_days", "int", "Days between two orders.", "day", at_least=1),
+        Column("review_weekday", "int", "Weekday of ordering, Monday is 1.", at_least=1, at_most=7),
+        Column("supplier_minimum_minor", "int", "Least value of an order.", "minor money unit"),
+        KNOWN_AT,
+    ),
+)
+
+STOCK_COUNT = Table(
+    "stock_count",
+    "What somebody counted on the shelf: from then on it is the stock.",
+    ("location_id", "sku", "occurred_at"),
+    (
+        LOCATION,
+        SKU,
+        Column("quantity_units", "int", "Units counted.", "unit", at_least=0),
+        OCCURRED_AT,
+        KNOWN_AT,
+    ),
+)
+
+ORDER_MOVE = Table(
+    "order_move",
+    "One step in the life of one ordered line: committed, released, confirmed, cancelled, received.",
+    ("move_key",),
+    (
+        Column(
+            "move_key", "text", "Natural key: decision, step, and delivery if there are several."
+        ),
+        Column("decision_id", "text", "Decision that ordered it."),
+        Column("purchase_order_id", "text", "Purchase order, once it has one.", nullable=True),
+        LOCATION,
+        SKU,
+        SUPPLIER,
+        Column("quantity_units", "int", "Units of this step.", "unit", at_least=0),
+        OCCURRED_AT,
+        KNOWN_AT,
+    ),
+)
+
+PURCHASE_ORDER_LINE = Table(
+    "purchase_order_line",
+    "What the action PlacePurchaseOrder needs to know of one line.",
+    ("sku", "location_id"),
+    (
+        SKU,
+        LOCATION,
+        SUPPLIER,
+        Column("order_group", "text", "Lines of one group travel on one purchase order."),
+        Column("order_units", "int", "Units to order.", "unit", at_least=1),
+        Column("pack_size_units", "int", "Units in one pack.", "unit", at_least=1),
+        Column("unit_cost_minor", "int", "Purchase price.", "minor money unit", at_least=0),
+        Column("order_value_minor", "int", "Value of the line.", "minor money unit", at_least=0),
+        CURRENCY,
+    ),
+)
+
+REJECTED = Table(
+    "rejected",
+    "A row that was not taken in, where it stood and why; kept so that it can be replayed.",
+    ("source", "source_file", "source_line"),
+    (
+        Column("source", "text", "Feed the row came by."),
+        SOURCE_FILE,
+        SOURCE_LINE,
+        Column("column", "text", "Column at fault, where one is.", nullable=True),
+        Column("rule", "text", "Rule that turned the row away."),
+        Column("reason", "text", "Why, in plain words."),
+        Column("raw", "text", "The row as it was read.", privacy="pseudonym"),
+        KNOWN_AT,
+    ),
+)
+
+TABLES: Mapping[str, Table] = {
+    table.name: table
+    for table in (
+        SALE_LINE,
+        PRODUCT,
+        SUPPLY_TERMS,
+        STOCK_COUNT,
+        ORDER_MOVE,
+        PURCHASE_ORDER_LINE,
+        REJECTED,
+    )
+}
+
+
+def check_digit(digits: str) -> int:
+    """The GS1 check digit that belongs after `digits`.
+
+    Weights 3 and 1 alternate from the right (GS1 General Specifications, section 7.9).
+
+    >>> check_digit("629104150021")
+    3
+    """
+    weights = (3 if place % 2 == 0 else 1 for place in range(len(digits)))
+    total = sum(
+        int(digit) * weight for digit, weight in zip(reversed(digits), weights, strict=False)
+    )
+    return -total % 10
+
+
+def gtin14(text: str) -> str | None:
+    """The item number a GTIN-8, -12, -13 or -14 stands for, as 14 digits; None when it is none.
+
+    >>> gtin14("6291041500213")
+    '06291041500213'
+    >>> gtin14("6291041500214") is None
+    True
+    """
+    if len(text) not in {8, 12, 13, 14} or not (text.isascii() and text.isdigit()):
+        return None
+    return text.rjust(14, "0") if check_digit(text[:-1]) == int(text[-1]) else None
+
+
+def gln(text: str) -> str | None:
+    """The location number if `text` is a GLN (13 digits, check digit right); None when it is none.
+
+    >>> gln("9501101020016")
+    '9501101020016'
+    """
+    if len(text) != 13 or not (text.isascii() and text.isdigit()):
+        return None
+    return text if check_digit(text[:-1]) == int(text[-1]) else None

@@ -1,0 +1,50 @@
+"""What every test shares: how Hypothesis searches, and a home with a running database.
+
+`ci` is the default everywhere, so that a run on a laptop and a run in CI see the same examples. `quick` is
+for `make quick`. `search` looks for what the others have not seen: HYPOTHESIS_PROFILE=search make test.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+from uuid import uuid4
+
+import pytest
+from hypothesis import HealthCheck, settings
+
+if TYPE_CHECKING:
+    from storekeep.config import Settings
+
+# A shared machine may be slow for a moment; a deadline would then fail a test that is right.
+settings.register_profile(
+    "ci",
+    derandomize=True,
+    deadline=None,
+    print_blob=True,
+    suppress_health_check=[HealthCheck.too_slow],
+)
+settings.register_profile("quick", settings.get_profile("ci"), max_examples=10)
+settings.register_profile(
+    "search", settings.get_profile("ci"), derandomize=False, max_examples=2000
+)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
+
+
+@pytest.fixture(scope="session")
+def home_settings() -> Iterator[Settings]:
+    """A home whose database runs as long as the tests do; its tenant is new where the database is not."""
+    from storekeep import servers
+    from storekeep.config import Settings
+
+    # Unlike pytest's own folders this one lets the server's user pass.
+    folder = Path(tempfile.mkdtemp(prefix="sk-"))
+    folder.chmod(0o711)
+    chosen = Settings(home=folder / "home", tenant=f"t{uuid4().hex[:12]}")
+    with servers.lease(chosen):
+        yield chosen
+    shutil.rmtree(folder)
