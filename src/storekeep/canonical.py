@@ -9,7 +9,10 @@ control character) go one by one through the reference library.
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Mapping, Sequence
+from datetime import UTC, date, datetime
+from functools import cache
 from typing import Any
 
 import duckdb
@@ -22,30 +25,41 @@ _LARGEST_INTEGER = 2**53 - 1
 
 
 def text(value: Mapping[str, Any] | Sequence[Any]) -> str:
-    """One value as canonical JSON; times must already be text."""
-    return rfc8785.dumps(value).decode()  # type: ignore[arg-type]  # its type alias is recursive
+    """One value as canonical JSON; times must already be text.
+
+    Raises `InvariantBroken` for what JSON cannot carry exactly: NaN, integers beyond 2^53 - 1, other types.
+    """
+    try:
+        return rfc8785.dumps(value).decode()
+    except rfc8785.CanonicalizationError as error:
+        raise InvariantBroken(f"this cannot be hashed: {error}") from error
 
 
 def digest(value: Mapping[str, Any] | Sequence[Any]) -> str:
     """SHA-256 of a value's canonical JSON, in hexadecimal."""
-    return hashlib.sha256(rfc8785.dumps(value)).hexdigest()  # type: ignore[arg-type]  # as above
+    return hashlib.sha256(text(value).encode()).hexdigest()
 
 
 def rows(table: pa.Table) -> pa.StringArray:
     """Each row as one canonical JSON object, keys sorted, as RFC 8785 wants.
 
-    Timestamps become `2017-10-03T00:00:00.000000Z`, dates `2017-10-03`; binary, decimals and NaN are
-    refused with `InvariantBroken`, as are integers beyond 2^53 - 1, which JSON cannot carry exactly.
+    Timestamps become `2017-10-03T00:00:00.000000Z`, dates `2017-10-03`. What JSON cannot carry exactly is
+    refused with `InvariantBroken`: NaN and infinity, integers beyond 2^53 - 1, nanoseconds, binary,
+    decimals; so are names in one object that differ in case only, which SQL cannot tell apart.
     """
     if table.num_columns == 0 or table.num_rows == 0:
         return pa.array(["{}"] * table.num_rows, pa.string())
-    with duckdb.connect() as connection:
-        connection.execute("SET TimeZone = 'UTC'")
-        connection.register("input", table)
-        text_sql, unsure_sql = _object(list(table.schema), "")
-        result = connection.sql(
-            f"SELECT {text_sql} AS text, {unsure_sql} AS unsure FROM input"
-        ).to_arrow_table()
+    places = [f"c{place}" for place in range(table.num_columns)]
+    text_sql, unsure_sql = _object(list(zip(table.schema, places, strict=True)))
+    try:
+        with _database(os.getpid()).cursor() as cursor:
+            cursor.execute("SET TimeZone = 'UTC'")
+            cursor.register("input", table.rename_columns(places))
+            result = cursor.execute(
+                f"SELECT {text_sql} AS text, {unsure_sql} AS unsure FROM input"
+            ).to_arrow_table()
+    except duckdb.Error as error:
+        raise InvariantBroken(f"a table cannot be hashed: {error}") from error
     texts = result["text"].combine_chunks()
     unsure = result["unsure"].combine_chunks()
     if not unsure.true_count:
@@ -55,12 +69,19 @@ def rows(table: pa.Table) -> pa.StringArray:
 
 def sha256(texts: pa.StringArray) -> pa.StringArray:
     """SHA-256 of each text's UTF-8 bytes, in hexadecimal."""
-    return pa.array([hashlib.sha256(text.encode()).hexdigest() for text in texts.to_pylist()])
+    digests = [hashlib.sha256(text.encode()).hexdigest() for text in texts.to_pylist()]
+    return pa.array(digests, pa.string())
+
+
+@cache
+def _database(_process: int) -> duckdb.DuckDBPyConnection:
+    """An empty database, kept since opening one takes longer than a small table does; one a process."""
+    return duckdb.connect()
 
 
 def _mend(table: pa.Table, texts: pa.StringArray, unsure: pa.BooleanArray) -> pa.StringArray:
     places = [place for place, flag in enumerate(unsure.to_pylist()) if flag]
-    exact = [rfc8785.dumps(_plain(row)).decode() for row in table.take(places).to_pylist()]
+    exact = [text(_plain(row)) for row in table.take(places).to_pylist()]
     out = texts.to_pylist()
     for place, line in zip(places, exact, strict=True):
         out[place] = line
@@ -72,21 +93,28 @@ def _plain(value: Any) -> Any:
         return {key: _plain(item) for key, item in value.items()}
     if isinstance(value, list):
         return [_plain(item) for item in value]
-    if hasattr(value, "hour"):
-        return value.strftime("%Y-%m-%dT%H:%M:%S.%fZ")
-    return value.isoformat() if hasattr(value, "isoformat") else value
+    if isinstance(value, datetime):
+        utc = value.astimezone(UTC).replace(tzinfo=None) if value.tzinfo else value
+        return utc.isoformat(timespec="microseconds") + "Z"
+    return value.isoformat() if isinstance(value, date) else value
 
 
 def _quote(name: str) -> str:
     return '"' + name.replace('"', '""') + '"'
 
 
-def _object(fields: Sequence[pa.Field], prefix: str) -> tuple[str, str]:
-    """The SQL of an object's text, and of whether the row needs the reference library."""
-    ordered = sorted(fields, key=lambda field: field.name.encode("utf-16-be"))
+def _object(fields: Sequence[tuple[pa.Field, str]]) -> tuple[str, str]:
+    """The SQL of an object's text, and of whether the row needs the reference library.
+
+    `fields`: each member with the SQL of its value.
+    """
+    names = [field.name for field, _ in fields]
+    alike = len({name.lower() for name in names}) < len(names)
+    if not names or not all(names) or alike or "\0" in "".join(names):
+        raise InvariantBroken(f"an object with these names cannot be hashed: {', '.join(names)}")
+    ordered = sorted(fields, key=lambda each: each[0].name.encode("utf-16-be"))
     parts, doubts = [], ["false"]
-    for place, field in enumerate(ordered):
-        path = f"{prefix}{_quote(field.name)}"
+    for place, (field, path) in enumerate(ordered):
         value, doubt = _value(field.type, path)
         key = text([field.name])[1:-1].replace("'", "''")
         parts.append(f"'{',' if place else '{'}{key}:' || {value}")
@@ -96,7 +124,8 @@ def _object(fields: Sequence[pa.Field], prefix: str) -> tuple[str, str]:
 
 def _value(kind: pa.DataType, path: str) -> tuple[str, str]:
     if pa.types.is_struct(kind):
-        body, doubt = _object([kind.field(i) for i in range(kind.num_fields)], f"{path}.")
+        fields = [kind.field(place) for place in range(kind.num_fields)]
+        body, doubt = _object([(field, f"{path}.{_quote(field.name)}") for field in fields])
         return f"CASE WHEN {path} IS NULL THEN 'null' ELSE {body} END", doubt
     if pa.types.is_list(kind):
         return _list(kind, path)
@@ -122,6 +151,8 @@ def _scalar(kind: pa.DataType, path: str) -> tuple[str, str]:
             f"to_json({path})::VARCHAR",
             f"coalesce(regexp_matches({path}, '[\\x00-\\x1f\\x7f]'), false)",
         )
+    if pa.types.is_null(kind):
+        return "NULL", "false"
     if pa.types.is_boolean(kind):
         return f"CASE WHEN {path} THEN 'true' WHEN NOT {path} THEN 'false' END", "false"
     if pa.types.is_integer(kind):
@@ -132,6 +163,7 @@ def _scalar(kind: pa.DataType, path: str) -> tuple[str, str]:
         )
         return guarded, "false"
     if pa.types.is_floating(kind):
+        path = f"{path}::DOUBLE"
         whole = f"({path} = trunc({path}) AND abs({path}) < 9007199254740992)"
         sql = f"CASE WHEN {whole} THEN CAST(CAST({path} AS BIGINT) AS VARCHAR) ELSE {path}::VARCHAR END"
         # Outside these bounds ECMAScript and DuckDB disagree on when an exponent is written.
@@ -139,7 +171,7 @@ def _scalar(kind: pa.DataType, path: str) -> tuple[str, str]:
             f"coalesce(NOT {whole} AND NOT (abs({path}) >= 0.0001 AND abs({path}) < 1e15), false)"
         )
         return sql, doubt
-    if pa.types.is_timestamp(kind):
+    if pa.types.is_timestamp(kind) and kind.unit != "ns":
         return f"'\"' || strftime({path}::TIMESTAMP, '%Y-%m-%dT%H:%M:%S.%fZ') || '\"'", "false"
     if pa.types.is_date(kind):
         return f"'\"' || strftime({path}, '%Y-%m-%d') || '\"'", "false"

@@ -96,7 +96,8 @@ class Proposed:
 
     `proposals`: `subject`, `priority` (higher is served first when a budget runs short), the action's
     parameters, and `arithmetic`, a struct with every number the quantity follows from.
-    `holds`: `subject`, `reason`, `safe_default`, for those where it can make no proposal.
+    `holds`: `subject`, `reason`, `safe_default`, for those where it can make no proposal. `formula` says
+    in words how the numbers of the arithmetic hang together.
     """
 
     agent: str
@@ -104,6 +105,7 @@ class Proposed:
     action: Action
     proposals: pa.Table
     holds: pa.Table
+    formula: str = ""
     seed: int | None = None
 
 

@@ -86,7 +86,7 @@ def to_bytes(facts: pa.Table) -> bytes:
     options = pa.ipc.IpcWriteOptions(compression="lz4")
     with pa.ipc.new_stream(sink, plain.schema, options=options) as writer:
         writer.write_table(plain.combine_chunks())
-    return sink.getvalue().to_pybytes()
+    return bytes(sink.getvalue())
 
 
 def from_bytes(data: bytes, table: Table) -> pa.Table:

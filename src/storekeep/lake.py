@@ -11,7 +11,7 @@ import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import duckdb
 import pyarrow as pa
@@ -23,15 +23,16 @@ from storekeep.errors import InvariantBroken, Permanent, Refused, Transient
 from storekeep.events import Event
 from storekeep.retail import (
     ORDER_MOVE,
+    PRODUCT,
     REJECTED,
     SALE_LINE,
     STOCK_COUNT,
     SUPPLY_TERMS,
-    PRODUCT,
     Table,
 )
 
 _MONTH = "month"
+MEMORY = "1GiB"
 
 
 @dataclass(frozen=True)
@@ -80,14 +81,14 @@ class Lake:
         self._lock = threading.RLock()
         self._connection = duckdb.connect()
         self._connection.execute("SET TimeZone = 'UTC'")
-        self._connection.execute("SET preserve_insertion_order = true")
+        self._connection.execute(f"SET memory_limit = '{MEMORY}'")
 
     def close(self) -> None:
         """Let go of files and memory."""
         self._connection.close()
         self._tables.clear()
 
-    def __enter__(self) -> Lake:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -201,7 +202,7 @@ class Lake:
             return
         columns = ", ".join(f'"{column}"' for column in kept.schema.names)
         cursor.execute(
-            f'CREATE OR REPLACE TEMP VIEW "{name}" AS SELECT {columns} FROM read_parquet('  # noqa: S608  # names are our own, files are quoted
+            f'CREATE OR REPLACE TEMP VIEW "{name}" AS SELECT {columns} FROM read_parquet('
             f"[{', '.join(_literal(file) for file in files)}], hive_partitioning = false)"
         )
 
@@ -219,7 +220,8 @@ class Lake:
         if months is None or kept.month_of is None:
             return list(table.file_uris())
         first, last = months
-        return list(table.file_uris([(_MONTH, ">=", first), (_MONTH, "<=", last)]))
+        wanted = [(_MONTH, ">=", first), (_MONTH, "<=", last)]
+        return list(table.file_uris(file_pruning_predicate=wanted))
 
 
 def _literal(text: str) -> str:

@@ -39,13 +39,15 @@ from storekeep.decisions import (
 from storekeep.errors import InvariantBroken, Refused, Transient, Unknown
 from storekeep.events import EVENT_TABLES, Event, event
 from storekeep.lake import FACTS, Kept, Lake, facts_of
-from storekeep.ledger import Batch, Entry, Signer, Terms
+from storekeep.ledger import Batch, Entry, Signer, Step, Terms
 from storekeep.retail import PURCHASE_ORDER_LINE, SALE_LINE
 from storekeep.store import Store, Task, Transaction
 from storekeep.watch import stage
 
 LISTENERS: Mapping[str, str] = {"SaleRecorded": replenish.NAME}
 _COMPENSATE = "compensate:"
+# An event may hold 100,000 facts; what is read at once bounds the memory of a step.
+_EVENTS_AT_ONCE = 4
 _LINE = pa.schema([field.remove_metadata() for field in PURCHASE_ORDER_LINE.arrow])
 
 
@@ -60,7 +62,8 @@ def opened(
 ) -> Iterator[Pipeline]:
     """The pipeline of a home's tenant, its servers running and its schema up to date.
 
-    A tenant that is not there yet is made, for `live` use or for a `demo`. Raises `Refused`, `Transient` or `Permanent` when the home cannot be used, saying what to do.
+    A tenant that is not there yet is made, for `live` use or for a `demo`. Raises `Refused`, `Transient`
+    or `Permanent` when the home cannot be used, saying what to do.
     """
     name = settings.tenant
     with servers.lease(settings) as database, Store(database.conninfo) as store:
@@ -87,18 +90,6 @@ class Run:
     batch_id: str
     evaluated: int
     verdicts: Mapping[str, int]
-
-
-@dataclass(frozen=True)
-class Step:
-    """One line of a plan to revert: what would be done about a decision, and why."""
-
-    decision_id: str
-    subject: str
-    status: str
-    what: str
-    why: str
-    units: int
 
 
 @dataclass
@@ -164,7 +155,7 @@ class Pipeline:
 
     def _move_stock(self, tx: Transaction, partition: int) -> int:
         unmet = 0
-        while events := bus.read(tx, "stock", partition, limit=20):
+        while events := bus.read(tx, "stock", partition, limit=_EVENTS_AT_ONCE):
             for each in events:
                 unmet += tx.move_stock(stock.moves(each))
             bus.advance(tx, "stock", partition, _last(events))
@@ -176,7 +167,7 @@ class Pipeline:
             tx.clear_stock()
             for partition, head in tx.heads().items():
                 after = 0
-                while events := bus.replay(tx, partition, after, limit=20):
+                while events := bus.replay(tx, partition, after, limit=_EVENTS_AT_ONCE):
                     for each in events:
                         tx.move_stock(stock.moves(each))
                     after = _last(events)
@@ -189,7 +180,7 @@ class Pipeline:
                 self._keep_history(tx, partition)
 
     def _keep_history(self, tx: Transaction, partition: int) -> None:
-        while events := bus.read(tx, "lake", partition, limit=20):
+        while events := bus.read(tx, "lake", partition, limit=_EVENTS_AT_ONCE):
             # A writer's position only grows, so the events of one reading go in as one version a table.
             tables: dict[str, list[pa.Table]] = {}
             for each in events:
@@ -352,7 +343,9 @@ class Pipeline:
             statuses = tx.lock_decisions(ids)
             for order, result in zip(orders, results, strict=True):
                 end = good if isinstance(result, Receipt) else bad
-                entries.append(Entry(kind, _outcome(result, self.now()), order.decision_id, end))
+                entries.append(
+                    Entry(kind, ledger.outcome(result, self.now()), order.decision_id, end)
+                )
                 moves.append((order, end, result))
             tx.drop_tasks(ids)
             freed = ("failed", "compensated")
@@ -533,8 +526,7 @@ class Pipeline:
             used = _used(tx, rulebook, proposed, evidence)
             subjects = frozenset(proposed.proposals["subject"].to_pylist())
             judged = policy.judge(rulebook, proposed, evidence, used, approved=subjects)
-            for key, verdict in zip(keys, judged.verdicts.to_pylist(), strict=True):
-                out[key] = verdict
+            out |= zip(keys, judged.verdicts.to_pylist(), strict=True)
         return out
 
     def _proposed_again(self, tx: Transaction, keys: Sequence[str]) -> Proposed:
@@ -584,7 +576,7 @@ class Pipeline:
         for action in sorted({row["action"] for row in rows}):
             done = [row["decision_id"] for row in rows if row["action"] == action]
             found |= self._adapter(action).find(done)
-        return [_plan(row, steps[row["decision_id"]], found) for row in rows]
+        return [ledger.plan(row, steps[row["decision_id"]], found) for row in rows]
 
     def revert(self, plan: Sequence[Step], by: str, reason: str) -> int:
         """Carry out a plan: withdraw what is not done, ask for the rest to be compensated by `act`.
@@ -708,28 +700,6 @@ class Pipeline:
         return folded
 
 
-def _plan(
-    row: Mapping[str, Any], steps: Sequence[Mapping[str, Any]], found: Mapping[str, Receipt]
-) -> Step:
-    """What a revert would do about one decision, given what the outside system holds of it now."""
-    key, status = row["decision_id"], row["status"]
-    units = int((steps[0].get("parameters") or {}).get("order_units", 0))
-    what, why = "nothing", f"it is {status}: there is nothing to take back"
-    if status in (Status.PENDING, Status.ESCALATED):
-        what, why = "withdraw", "it has not been carried out yet"
-    elif status in (Status.EXECUTED, Status.NEEDS_PERSON):
-        receipt, now = _receipt(steps), found.get(key)
-        if now is None:
-            what, why = "person", f"{receipt.adapter} does not have {receipt.reference} any more"
-        elif now.fingerprint != receipt.fingerprint:
-            what, why = "person", f"somebody changed {receipt.reference} since it was placed"
-        elif now.details.get("received_units"):
-            what, why = "person", f"goods of {receipt.reference} have already arrived"
-        else:
-            what, why = "compensate", f"the line of {receipt.reference} is cancelled"
-    return Step(key, row["subject"], status, what, why, units)
-
-
 def _last(events: Sequence[Event]) -> int:
     last = events[-1].position
     if last is None:
@@ -743,22 +713,6 @@ def _day(evidence: Evidence) -> date:
         return evidence.known_by.date()
     day: date = evidence.values["day"][0].as_py()
     return day
-
-
-def _outcome(result: Receipt | str, at: datetime) -> dict[str, Any]:
-    """What the outside system said, as the ledger keeps it."""
-    if isinstance(result, str):
-        return {"at": stamp(at), "reason": result}
-    return {
-        "at": stamp(at),
-        "receipt": {
-            "idempotency_key": result.idempotency_key,
-            "adapter": result.adapter,
-            "reference": result.reference,
-            "fingerprint": result.fingerprint,
-            "details": dict(result.details),
-        },
-    }
 
 
 def _used(
@@ -790,14 +744,6 @@ def _terms(rulebook: policy.Rulebook) -> Terms:
 def _digest(entries: pa.Table) -> str:
     """Merkle root of entries in their order: equal entries, equal root."""
     return ledger.root([ledger.leaf(text) for text in entries["entry"].to_pylist()]).hex()
-
-
-def _receipt(steps: Sequence[Mapping[str, Any]]) -> Receipt:
-    """The receipt of the last time a decision was carried out."""
-    for each in reversed(steps):
-        if each["step"] == "executed":
-            return Receipt(**each["receipt"])
-    raise InvariantBroken("an executed decision has a receipt")
 
 
 def _tasks(orders: Sequence[Order], seed: str, prefix: str = "") -> pa.Table:

@@ -263,6 +263,33 @@ TABLES: Mapping[str, Table] = {
 }
 
 
+# ISO 4217: the currencies whose minor unit is not a hundredth.
+WITHOUT_CENTS = frozenset(
+    {
+        *("BIF", "CLP", "DJF", "GNF", "ISK", "JPY", "KMF", "KRW", "PYG"),
+        *("RWF", "UGX", "UYI", "VND", "VUV", "XAF", "XOF", "XPF"),
+    }
+)
+WITH_MILLS = frozenset({"BHD", "IQD", "JOD", "KWD", "LYD", "OMR", "TND"})
+
+
+def minor_digits(currency: str) -> int:
+    """Decimals of a currency's minor unit (ISO 4217): 2 for most, 0 for the yen, 3 for the dinars."""
+    if currency in WITHOUT_CENTS:
+        return 0
+    return 3 if currency in WITH_MILLS else 2
+
+
+def money(minor: int, currency: str) -> str:
+    """An amount of minor units as people write it.
+
+    >>> money(123456, "USD")
+    '1,234.56 USD'
+    """
+    digits = minor_digits(currency)
+    return f"{minor / 10**digits:,.{digits}f} {currency}"
+
+
 def check_digit(digits: str) -> int:
     """The GS1 check digit that belongs after `digits`.
 

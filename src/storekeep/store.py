@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import date, datetime, timedelta
 from importlib import resources
-from typing import Any, LiteralString, cast
+from typing import Any, LiteralString, Self, cast
 
 import psycopg
 import pyarrow as pa
@@ -75,7 +75,7 @@ class Store:
             self._connection.close()
             self._connection = None
 
-    def __enter__(self) -> Store:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -161,6 +161,11 @@ class Store:
                     )
         except psycopg.Error as error:
             raise _named(error) from error
+
+    def server_pids(self) -> list[int]:
+        """The processes of the database server on this machine, as far as the server tells."""
+        rows = self._open().execute("SELECT pid FROM pg_stat_activity").fetchall()
+        return [int(row["pid"]) for row in rows]
 
     def _open(self) -> psycopg.Connection[dict[str, Any]]:
         if self._connection is None or self._connection.closed:

@@ -26,7 +26,7 @@ class Watched:
         self._span = span
         self.rows = 0
 
-    def note(self, **attributes: str | int | float) -> None:
+    def note(self, **attributes: str | float) -> None:
         """Add identifiers or counts to the stage's span; never personal data."""
         self._span.set_attributes(
             {f"storekeep.{name}": value for name, value in attributes.items()}

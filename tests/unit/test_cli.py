@@ -37,6 +37,7 @@ from storekeep.config import Settings
 from storekeep.errors import InvariantBroken, Misused, Permanent, Refused, Transient
 from storekeep.lake import TERMS
 from storekeep.pipeline import opened
+from storekeep.policy import SHIPPED
 from storekeep.retail import SALE_LINE, STOCK_COUNT, SUPPLY_TERMS
 from storekeep.servers import home as home_folder
 
@@ -432,7 +433,8 @@ def test_a_command_that_is_stopped_says_so_and_leaves_nothing_running(
         assert json.loads(out)["error"]["kind"] == "Stopped"
     else:
         assert out == ""
-    assert ask("decisions", "list", "--home", place / "h").exit_code == 0
+    if number == signal.SIGINT:
+        assert ask("decisions", "list", "--home", place / "h").exit_code == 0
 
 
 def test_log_lines_are_json_on_stderr_at_the_level_of_the_settings(
@@ -734,9 +736,8 @@ def test_an_export_is_verified_without_home_or_server_and_a_changed_one_found(
     file = tmp_path / "ledger.jsonl"
     document = told(records.ask("decisions", "export", file, "--json"))
     key = document["public_key"]
-    assert document["entries"] == len(file.read_text().splitlines()) - 1 - file.read_text().count(
-        '"signature"'
-    )
+    lines = map(json.loads, file.read_text().splitlines())
+    assert document["entries"] == sum("kind" in line for line in lines)
     assert key == (records.settings.home / "keys" / "ledger.pub").read_text().strip()
     again = records.ask("decisions", "export", file)
     assert again.exit_code == 1
@@ -760,7 +761,7 @@ def test_an_export_is_verified_without_home_or_server_and_a_changed_one_found(
     file.write_bytes(content)
     broken = told(ask("decisions", "verify", file, "--json"), 1)
     assert broken["ok"] is False
-    assert broken["problems"][0]["where"] == "batch 1"
+    assert broken["problems"][0]["where"].startswith("batch 1")
     assert "does NOT hold" in ask("decisions", "verify", file).stdout
     file.write_text("something else\n")
     assert ask("decisions", "verify", file).exit_code == 1
@@ -839,16 +840,18 @@ def test_a_decision_is_taken_back_once_the_plan_was_seen(records: Records) -> No
 
 def test_at_a_terminal_a_person_is_asked(records: Records) -> None:
     at = ("--home", records.settings.home, "--tenant", records.tenant)
-    words = ("decisions", "revert", records.ids["cream"], "--reason", "sour", *at)
+    words = ("decisions", "revert", records.ids["cream"], *at)
     code, seen = on_terminal(*words, answer="n\n")
     assert code == 1
     assert "Take back 1? [y/N]" in seen
     assert "nothing was done" in seen
     assert records.now("cream") == "executed"
-    code, seen = on_terminal(*words, answer="y\n")
+    code, seen = on_terminal(*words, answer="y\nsour\n")
     assert code == 0
+    assert "Why?" in seen
     assert "reverted 1" in seen
     assert records.now("cream") == "reverted"
+    assert "sour" in records.ask("decisions", "show", records.ids["cream"]).stdout
 
 
 def test_what_cannot_be_found_cannot_be_taken_back(records: Records) -> None:
@@ -867,16 +870,28 @@ def test_what_cannot_be_found_cannot_be_taken_back(records: Records) -> None:
 # ----------------------------------------------------------------------------------------- rulebooks
 
 
-def test_a_rulebook_is_checked_promoted_and_shown(home_settings: Settings, tmp_path: Path) -> None:
-    from storekeep.policy import SHIPPED
+RULEBOOK = """\
+rulebook: replenish
+owner: buying
+agent: replenish
+action: PlacePurchaseOrder
+safe_default: Order nothing.
+permit:
+  - id: everything
+    when: order_units > 0
+    reason: It is an order.
+"""
 
+
+def test_a_rulebook_is_checked_promoted_and_shown(home_settings: Settings, tmp_path: Path) -> None:
     at = ("--home", home_settings.home, "--tenant", f"p{uuid4().hex[:12]}")
     shipped = told(ask("policy", "show", *at, "--json"))
     assert shipped["in_force"]
     assert shipped["content"] == (SHIPPED / "replenish.yaml").read_text()
     file = tmp_path / "mine.yaml"
-    file.write_text(shipped["content"].replace("> 500000", "> 400000"))
+    file.write_text(RULEBOOK)
     checked = told(ask("policy", "check", file, "--json"))
+    assert (checked["rulebook"], checked["rules"], checked["limits"]) == ("replenish", 1, 0)
     assert checked["version"] != shipped["version"]
     promoted = told(ask("policy", "promote", file, "--as", "ann", *at, "--json"))
     assert promoted["version"] == checked["version"]
@@ -884,22 +899,19 @@ def test_a_rulebook_is_checked_promoted_and_shown(home_settings: Settings, tmp_p
     assert told(ask("policy", "show", *at, "--json"))["version"] == checked["version"]
     earlier = told(ask("policy", "show", shipped["version"], *at, "--json"))
     assert (earlier["version"], earlier["in_force"]) == (shipped["version"], False)
-    assert "> 400000" in ask("policy", "show", *at).stdout
+    text = ask("policy", "show", *at).stdout
+    assert text == f"# Rulebook replenish, version {checked['version']}, in force\n{RULEBOOK}"
     unknown = ask("policy", "show", "0000", *at)
     assert unknown.exit_code == 1
 
 
 def test_a_rulebook_that_is_wrong_is_refused_with_its_line(tmp_path: Path) -> None:
-    from storekeep.policy import SHIPPED
-
     file = tmp_path / "mine.yaml"
-    text = (SHIPPED / "replenish.yaml").read_text().replace("history_days >= 28", "history >= 28")
-    file.write_text(text)
-    line = text[: text.index("history >= 28")].count("\n") + 1
+    file.write_text(RULEBOOK.replace("order_units", "ordr_units"))
     result = ask("policy", "check", file)
     assert result.exit_code == 1
-    assert f"{file}:{line}:" in result.stderr
-    assert result.stderr.count("\n") == 1
+    assert f"{file}:8:" in result.stderr
+    assert "order_units" in result.stderr
 
 
 # ----------------------------------------------------------------------------------------- the whole

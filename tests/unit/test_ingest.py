@@ -661,13 +661,13 @@ def test_what_is_wrong_with_a_mapping_is_told_with_its_place(
 @pytest.mark.parametrize(
     ("rule", "place", "words"),
     [
-        ("{id: a, when: qty, do: reject, reason: x}", "21:18", "a boolean is wanted"),
-        ("{id: a, when: qtty > 1, do: reject, reason: x}", "21:18", "unknown column 'qtty'"),
+        ("{id: a, when: qty, do: reject, reason: x}", "21:19", "a boolean is wanted"),
+        ("{id: a, when: qtty > 1, do: reject, reason: x}", "21:19", "unknown column 'qtty'"),
         ("{id: a, when: qty > 1, do: reject}", "21:5", "Field required"),
         ("{id: a, when: qty > 1, do: repair, reason: x}", "21:5", "a repair sets columns"),
         ("{id: a, when: qty > 1, do: reject, set: {sku: item}, reason: x}", "21:5", "a repair sets columns"),
-        ("{id: a, when: qty > 1, do: repair, set: {sku: itme}, reason: x}", "21:50", "unknown column"),
-        ("{id: a, when: qty > 1, do: repair, set: {line_key: item}, reason: x}", "21:45", "no such column to set"),
+        ("{id: a, when: qty > 1, do: repair, set: {sku: itme}, reason: x}", "21:51", "unknown column"),
+        ("{id: a, when: qty > 1, do: repair, set: {line_key: item}, reason: x}", "21:46", "no such column to set"),
         ("{id: blank, when: qty > 1, do: reject, reason: x}", "21:6", "'blank' is taken"),
         ("{id: a, when: qty > 1, do: warn, reason: x}", "21:28", "Input should be 'reject', 'repair' or 'ignore'"),
     ],

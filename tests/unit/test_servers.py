@@ -451,6 +451,31 @@ def test_a_stale_pid_file_is_recovered_from(whole: Path, shared: Settings, whose
     zombie.wait()
 
 
+def test_what_the_environment_says_of_other_servers_leads_nowhere_else(
+    whole: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in {
+        "PGCHANNELBINDING": "require",
+        "PGDATA": "/nowhere",
+        "PGDATABASE": "other",
+        "PGHOST": "no-such-host.invalid",
+        "PGHOSTADDR": "127.0.0.1",
+        "PGPASSWORD": "other",
+        "PGPORT": "1",
+        "PGSSLMODE": "require",
+        "PGTARGETSESSIONATTRS": "read-only",
+        "PGUSER": "other",
+    }.items():
+        monkeypatch.setenv(name, value)
+    with servers.lease(at(whole)) as database, database.admin() as connection:
+        assert connection.info.user == "storekeep"
+        assert connection.info.dbname == "storekeep"
+        master = postmaster.read(whole / "postgres")
+        assert master is not None
+        variables = Path(f"/proc/{master.pid}/environ").read_bytes()
+        assert b"PGPASSWORD" not in variables
+
+
 def test_a_server_that_was_started_by_hand_is_found(home: Path) -> None:
     account = programs.account_of(at(home), home / "postgres")
     folder = programs.find(at(home)).folder
@@ -473,6 +498,7 @@ def test_a_server_that_was_started_by_hand_is_found(home: Path) -> None:
 def test_a_home_that_is_a_file_is_refused(ground: Path) -> None:
     file = ground / "file"
     file.write_text("")
+    assert "line break" in refusal(at(ground / "two\nlines"))
     for home in (file, file / "home"):
         assert refusal(at(home)).startswith(f"{file} is a file where a folder should be; ")
         with pytest.raises(Refused), servers.lease(at(home)):

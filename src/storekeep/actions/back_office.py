@@ -263,7 +263,7 @@ def _number(tenant: str, group: str) -> str:
 
 
 def _receipt(row: dict[str, Any]) -> Receipt:
-    # Goods arriving is what an order is for and no change by somebody else; quantity, price, cancellation are.
+    # Goods arriving is what an order is for; quantity, price and cancellation would be somebody's change.
     seen = f"{row['ordered_units']}/{row['unit_cost_minor']}/{row['cancelled_at'] is not None}"
     return Receipt(
         idempotency_key=row["idempotency_key"],

@@ -206,9 +206,7 @@ def lines(
                 )
                 canvas.tip(mark, f"{labels[place]}, {colour}: {write(value)}")
         _named_places(canvas, labels)
-        _measured(canvas, write)
-        if from_zero:
-            axes.set_ylim(bottom=0)
+        _measured(canvas, write, from_zero=from_zero)
 
     return draw
 
@@ -225,7 +223,6 @@ def paired_bars(labels: Sequence[str], drawn: Mapping[str, Sequence[float]], wri
                 canvas.tip(bar, f"{label}, {colour}: {write(value)}")
         _named_places(canvas, labels)
         _measured(canvas, write)
-        canvas.axes.set_ylim(bottom=0)
 
     return draw
 
@@ -252,7 +249,6 @@ def stacked_bars(
             below = [under + value for under, value in zip(below, values, strict=True)]
         _named_places(canvas, labels)
         _measured(canvas, write)
-        canvas.axes.set_ylim(bottom=0)
 
     return draw
 
@@ -301,6 +297,10 @@ def _named_places(canvas: Canvas, labels: Sequence[str]) -> None:
         canvas.axes.set_xlim(-1, 1)
 
 
-def _measured(canvas: Canvas, write: _Write) -> None:
-    canvas.axes.yaxis.set_major_locator(MaxNLocator(5, min_n_ticks=3))
-    canvas.axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: write(value)))
+def _measured(canvas: Canvas, write: _Write, *, from_zero: bool = True) -> None:
+    """A scale with few marks; one from zero counts things or minor units, which have no halves."""
+    axes = canvas.axes
+    axes.yaxis.set_major_locator(MaxNLocator(5, min_n_ticks=3, integer=from_zero))
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: write(value)))
+    if from_zero:
+        axes.set_ylim(0, max(1, axes.get_ylim()[1]))

@@ -9,7 +9,7 @@ from __future__ import annotations
 import resource
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
@@ -121,6 +121,7 @@ def demo(settings: Settings, options: Options, progress: Progress | None = None)
         told.end()
         with watch("show"):
             out = play.report() | Show(play, settings.home / "demo").report()
+        out["peak_rss_mib"] = round(own_peak_mib() + play.server_mib)
     return _finish(settings, out, watch, begun)
 
 
@@ -189,6 +190,8 @@ class Play:
         self.lost = np.zeros(shape, np.int64)
         self.accepted = self.duplicates = 0
         self.runs: list[dict[str, Any]] = []
+        self.server_mib = 0.0
+        self.receipts = 0
         self._unmet = np.zeros(shape[1], np.int64)
         self._bounds = self._day_bounds()
 
@@ -217,9 +220,9 @@ class Play:
         """Take in the history, the assortment, the terms and the opening stock."""
         pipeline, first = self.pipeline, self.period.first
         self.clock.now = self.moment(first, evening=False) - timedelta(seconds=1)
-        known = pa.array([self.clock.now], pa.timestamp("us", tz="UTC"))[0]
+        now = self.clock.now
         pipeline.lake.append(PRODUCTS, self.sales.products, writer="demo", position=1)
-        pipeline.lake.append(TERMS, _known(self.shop.terms, known), writer="demo", position=1)
+        pipeline.lake.append(TERMS, known(self.shop.terms, now), writer="demo", position=1)
         if self.sales.rejected.num_rows:
             pipeline.lake.append(QUARANTINE, self.sales.rejected, writer="demo", position=1)
         end = next((at for day, (at, _) in self._bounds.items() if day >= first), 0)
@@ -227,19 +230,19 @@ class Play:
         step = 100_000
         told.begin("Taking in the history", history.num_rows)
         for start in range(0, history.num_rows, step):
-            part = _known(history.slice(start, step), known)
+            part = known(history.slice(start, step), now)
             self._take_in(part)
             told.step(part.num_rows)
         told.end()
-        pipeline.publish("StockCounted", "simulated", LOCATION, _known(self.shop.opening, known))
+        pipeline.publish("StockCounted", "simulated", LOCATION, known(self.shop.opening, now))
         pipeline.move_stock()
         pipeline.keep_history()
         pipeline.skip_to_present(LOCATION)
 
     def _take_in(self, rows: pa.Table) -> None:
-        fresh, known = self.pipeline.take_in(rows, self.sales.name, LOCATION)
+        fresh, seen = self.pipeline.take_in(rows, self.sales.name, LOCATION)
         self.accepted += fresh
-        self.duplicates += known
+        self.duplicates += seen
 
     def day(self, day: date) -> None:
         """One day: goods arrive, the tills ring, the agent orders, the supplier takes the orders."""
@@ -253,7 +256,7 @@ class Play:
         rows = self.sales.rows.slice(start, end - start)
         with watch("take in the day"):
             if rows.num_rows:
-                self._take_in(_known(rows, pa.scalar(self.clock.now, pa.timestamp("us", tz="UTC"))))
+                self._take_in(known(rows, self.clock.now))
             pipeline.move_stock()
         self._measure(place)
         with watch("keep history"):
@@ -266,6 +269,7 @@ class Play:
                 self._buy()
         with watch("act"):
             pipeline.act()
+        self.server_mib = max(self.server_mib, memory_mib(pipeline.store.server_pids()))
         self.runs.append(
             {
                 "day": day.isoformat(),
@@ -287,7 +291,7 @@ class Play:
         due = self.shop.deliveries(orders)
         arriving = due.filter(pc.less_equal(due["due_day"], pa.scalar(day, pa.date32())))
         keys = self.back_office.receive(arriving["idempotency_key"].to_pylist())
-        self.pipeline.receive(keys)
+        self.receipts += self.pipeline.receive(keys)
         self.pipeline.move_stock()
 
     def _buy(self) -> None:
@@ -339,6 +343,7 @@ class Play:
             "decisions": self._decisions(),
             "rules": self._rules(),
             "purchase_orders": self.back_office.count_orders(),
+            "receipts": self.receipts,
             "kpi": {"agent": _kpi(agent), "baseline": {**_kpi(baseline), "name": "min/max"}},
             "series": self._series(asked, rule),
         }
@@ -351,8 +356,7 @@ class Play:
                 "files": [Path(name).name for name in self.sales.files],
             },
             "simulated": [
-                "suppliers, costs, prices paid, lead times, stock and the buyer are simulated "
-                f"from seed {self.seed}; docs/assumptions.md says how"
+                f"suppliers, costs, lead times, stock and the buyer, from seed {self.seed}"
             ],
             "tenant": self.pipeline.tenant,
             "location": LOCATION,
@@ -424,7 +428,6 @@ class Show:
             "approval": self._approved(),
             "revert": self._reverted(),
             **self._proved(),
-            "peak_rss_mib": peak_rss_mib(),
         }
 
     def _one(self, status: Status, verdict: str | None = None) -> dict[str, Any] | None:
@@ -566,15 +569,25 @@ def _kpi(figures: Kpi) -> dict[str, Any]:
     }
 
 
-def _known(rows: pa.Table, at: pa.Scalar) -> pa.Table:
+def known(rows: pa.Table, at: datetime) -> pa.Table:
     """The rows as they came to be known at a time."""
     place = rows.column_names.index("known_at")
-    times = pa.array([at.as_py()] * rows.num_rows, pa.timestamp("us", tz="UTC"))
+    times = pa.array([at] * rows.num_rows, pa.timestamp("us", tz="UTC"))
     return rows.set_column(place, rows.schema.field("known_at"), times)
 
 
-def peak_rss_mib() -> int:
-    """The most memory this process and, at their largest, its children have held, in MiB."""
-    own_kib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    children_kib = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
-    return (own_kib + children_kib) // 1024
+def own_peak_mib() -> float:
+    """The most memory this process has held, in MiB."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def memory_mib(pids: Sequence[int]) -> float:
+    """The memory that processes hold together, shared pages counted once, in MiB; 0 where not told."""
+    total = 0
+    for pid in pids:
+        try:
+            lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
+        except OSError:
+            continue
+        total += sum(int(line.split()[1]) for line in lines if line.startswith("Pss:"))
+    return total / 1024

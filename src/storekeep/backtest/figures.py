@@ -10,30 +10,8 @@ from dataclasses import dataclass
 from datetime import date, timedelta
 from typing import Any
 
-# ISO 4217 amendment 177: the currencies whose minor unit is not a hundredth.
-_DIGITS = dict.fromkeys(
-    (
-        "BIF",
-        "CLP",
-        "DJF",
-        "GNF",
-        "ISK",
-        "JPY",
-        "KMF",
-        "KRW",
-        "PYG",
-        "RWF",
-        "UGX",
-        "UYI",
-        "VND",
-        "VUV",
-        "XAF",
-        "XOF",
-        "XPF",
-    ),
-    0,
-)
-_DIGITS |= dict.fromkeys(("BHD", "IQD", "JOD", "KWD", "LYD", "OMR", "TND"), 3)
+from storekeep.retail import minor_digits
+
 _WHOLE_FROM = 10_000
 SAME = "same"
 _MOST_DAYS_SINGLY = 21
@@ -54,7 +32,7 @@ VERDICTS: Mapping[str, str] = {
     "clip": "lowered to a limit, then ordered",
     "escalate": "waits for a person's word",
     "deny": "refused, nothing ordered",
-    "hold": "the agent could not judge, nothing ordered",
+    "hold": "held back by the agent, nothing ordered",
 }
 
 
@@ -123,16 +101,11 @@ def share(part: float | None, digits: int = 1) -> str:
     return text
 
 
-def decimals(currency: str) -> int:
-    """How many digits the minor unit of a currency has (ISO 4217)."""
-    return _DIGITS.get(currency, 2)
-
-
 def amount(minor: float | None, currency: str, *, whole: bool = False) -> str:
     """Money without its currency code; `whole` leaves out the minor units."""
     if minor is None:
         return "unknown"
-    digits = decimals(currency)
+    digits = minor_digits(currency)
     return f"{minor / 10**digits:,.{0 if whole else digits}f}"
 
 
@@ -166,7 +139,7 @@ def source(report: Mapping[str, Any]) -> str:
 def whole_amounts(report: Mapping[str, Any]) -> bool:
     """Whether amounts of agent and baseline are so large that minor units only clutter."""
     most = max(report["kpi"][who][key] for who in ("agent", "baseline") for key in _AMOUNTS)
-    return bool(most >= _WHOLE_FROM * 10 ** decimals(report["currency"]))
+    return bool(most >= _WHOLE_FROM * 10 ** minor_digits(report["currency"]))
 
 
 _PARTS: Mapping[str, Sequence[str]] = {
@@ -234,17 +207,21 @@ def _value(report: Mapping[str, Any], key: str, value: float | None) -> str:
 def _difference(
     report: Mapping[str, Any], key: str, mine: float | None, other: float | None
 ) -> str:
+    """The difference of the two figures as they are shown, so that a reader who subtracts gets it too."""
     if mine is None or other is None:
         return ""
-    gap = mine - other
-    if key == "fill_rate":
-        text = f"{100 * gap:+.1f}"
-        return SAME if float(text) == 0 else f"{text} points"
-    shown = _value(report, key, abs(gap))
-    if not any(digit in shown for digit in "123456789"):
+    gap = _as_shown(_value(report, key, mine)) - _as_shown(_value(report, key, other))
+    if not round(gap, 6):
         return SAME
-    relative = f" ({gap / other:+.1%})" if other else ""
-    return f"{'-' if gap < 0 else '+'}{shown}{relative}"
+    if key == "fill_rate":
+        return f"{gap:+.1f} points"
+    scale = 10 ** minor_digits(report["currency"]) if key in _AMOUNTS else 1
+    relative = f" ({(mine - other) / other:+.1%})" if other else ""
+    return f"{'-' if gap < 0 else '+'}{_value(report, key, round(abs(gap) * scale, 6))}{relative}"
+
+
+def _as_shown(text: str) -> float:
+    return float(text.strip("<%").replace(",", ""))
 
 
 def summary(report: Mapping[str, Any], compared: Sequence[Figure]) -> str:
@@ -286,6 +263,34 @@ def unit(series: Sequence[Mapping[str, Any]]) -> str:
     return "day" if len(series) <= _MOST_DAYS_SINGLY else "week"
 
 
+def intake(report: Mapping[str, Any]) -> list[tuple[str, int]]:
+    """How many till lines were read and what became of them, as far as the report says."""
+    events = report["events"]
+    rows = {
+        "till lines read": events["read"],
+        "became events": events["accepted"],
+        "of days after the last one played, not taken in": events.get("later"),
+        "known already, left out": events.get("duplicates"),
+        "turned away, kept aside with file, line and reason": turned_away(report),
+    }
+    return [(name, number) for name, number in rows.items() if number is not None]
+
+
+def turned_away(report: Mapping[str, Any]) -> int:
+    """How many till lines were not taken in for a reason of their own."""
+    return sum(number for _, number in reasons(report["events"].get("rejected")))
+
+
+def verdicts(report: Mapping[str, Any]) -> list[tuple[str, int, str, str]]:
+    """Each verdict with its number, its share of all, and what it means."""
+    numbers = {verdict: report["decisions"].get(verdict) or 0 for verdict in VERDICTS}
+    total = sum(numbers.values())
+    return [
+        (verdict, number, share(number / total) if total else "", VERDICTS[verdict])
+        for verdict, number in numbers.items()
+    ]
+
+
 def reasons(counts: Mapping[str, int] | None) -> list[tuple[str, int]]:
     """Reasons in words with their counts, most frequent first."""
     rows = [(plain(name).replace("_", " "), number) for name, number in (counts or {}).items()]
@@ -300,9 +305,7 @@ def loudest(report: Mapping[str, Any]) -> list[Mapping[str, Any]]:
 def commands(report: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     """What to type next, with real ids, and what it shows."""
     program = plain(report.get("command") or "storekeep")
-    known = part(report, "explained").get("decision_id") or part(report, "replay").get(
-        "decision_id"
-    )
+    known = part(report, "explained")["decision_id"] or part(report, "replay")["decision_id"]
     if known:
         yield f"{program} decisions explain {plain(known)}", "the decision above, in full"
         yield f"{program} decisions replay {plain(known)}", "the same, recomputed and compared"

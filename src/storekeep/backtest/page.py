@@ -27,6 +27,7 @@ from storekeep.backtest.figures import (
     plain,
     share,
 )
+from storekeep.retail import minor_digits
 
 _CARDS = ("fill_rate", "stockout_days", "stock_value", "cost")
 _COSTS = {
@@ -98,13 +99,13 @@ def _content(report: Mapping[str, Any]) -> dict[str, Any]:
         "cards": [each for each in compared if each.key in _CARDS],
         "compared": compared,
         "summary": figures.summary(report, compared),
-        "flow": _flow(report, sum(number for _, number in rejected)),
+        "flow": _flow(report),
         "supply_charts": list(_supply_charts(report)),
         "policy_chart": _verdict_chart(report),
-        "verdicts": list(_verdicts(report)),
+        "verdicts": figures.verdicts(report),
         "rules": figures.loudest(report),
         "intake_chart": _rejected_chart(report, rejected),
-        "intake": list(_intake(report, sum(number for _, number in rejected))),
+        "intake": figures.intake(report),
         "repaired": figures.reasons(report["events"].get("repaired")),
         "explained": _sections(part(report, "explained")["text"] or ""),
         "replay": part(report, "replay"),
@@ -117,10 +118,10 @@ def _content(report: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _flow(report: Mapping[str, Any], rejected: int) -> list[Stage]:
+def _flow(report: Mapping[str, Any]) -> list[Stage]:
     """The stages from till line to delivery."""
     events, decisions = report["events"], report["decisions"]
-    held = decisions.get("hold", 0)
+    rejected, held = figures.turned_away(report), decisions.get("hold", 0)
     judged = [(name, decisions.get(name, 0)) for name in VERDICTS if name != "hold"]
     total = sum(number for _, number in judged)
     lines = report["kpi"]["agent"].get("order_lines")
@@ -137,7 +138,7 @@ def _flow(report: Mapping[str, Any], rejected: int) -> list[Stage]:
             "Proposals",
             total,
             "order lines the agent wants, each with its arithmetic",
-            left=f"{count(held)} held: the agent could not judge" if held else "",
+            left=f"{count(held)} more held back, each with its reason" if held else "",
         ),
         Stage("Verdicts", total, "by the rulebook, with every rule that spoke", parts=judged),
         Stage("Purchase orders", report["purchase_orders"], f"placed in the back office{of_lines}"),
@@ -145,29 +146,10 @@ def _flow(report: Mapping[str, Any], rejected: int) -> list[Stage]:
     ]
 
 
-def _verdicts(report: Mapping[str, Any]) -> Iterator[tuple[str, str, str, str]]:
-    decisions = report["decisions"]
-    total = sum(decisions.get(verdict, 0) for verdict in VERDICTS)
-    for verdict, meaning in VERDICTS.items():
-        number = decisions.get(verdict, 0)
-        yield verdict, count(number), share(number / total) if total else "", meaning
-
-
-def _intake(report: Mapping[str, Any], rejected: int) -> Iterator[tuple[str, str]]:
-    events = report["events"]
-    rows = {
-        "till lines read": events["read"],
-        "became events": events["accepted"],
-        "of days after the last one played, not taken in": events.get("later"),
-        "known already, left out": events.get("duplicates"),
-        "turned away, kept aside with file, line and reason": rejected,
-    }
-    yield from ((name, count(number)) for name, number in rows.items() if number is not None)
-
-
 def _sections(text: str) -> list[str]:
     """What blank lines part, so that the page may set it in two columns."""
-    return [section for section in text.split("\n\n") if section.strip()]
+    said = "".join(each if each.isprintable() or each == "\n" else "?" for each in text)
+    return [section for section in said.split("\n\n") if section.strip()]
 
 
 def _approval(report: Mapping[str, Any]) -> dict[str, Any]:
@@ -187,8 +169,9 @@ def _supply_charts(report: Mapping[str, Any]) -> Iterator[Chart]:
     if not series:
         return
     weeks = figures.periods(series)
-    yield _fill_rate(report, weeks)
-    yield _lost_units(report, weeks)
+    if any(week.sums["demand_units"] for week in weeks):
+        yield _fill_rate(report, weeks)
+        yield _lost_units(report, weeks)
     yield _stock_value(report, series)
     yield _cost(report)
 
@@ -239,7 +222,7 @@ def _fill_rate(report: Mapping[str, Any], weeks: Sequence[Period]) -> Chart:
         title,
         "Share of the units asked for that were on the shelf. The scale does not begin at zero.",
         _pair_legend(report),
-        _picture("fill", title, says or "Nothing was asked for.", draw),
+        _picture("fill", title, says, draw),
         _by_period(report, columns, title),
     )
 
@@ -262,7 +245,7 @@ def _stock_value(report: Mapping[str, Any], series: Sequence[Mapping[str, Any]])
     currency = report["currency"]
     days = [date.fromisoformat(row["day"]) for row in series]
     values = {who: [row[f"{who}_stock_value"] for row in series] for who in _PAIR}
-    whole = max(max(each) for each in values.values()) >= 100 * 10 ** figures.decimals(currency)
+    whole = max(max(each) for each in values.values()) >= 100 * 10 ** minor_digits(currency)
     says = "; ".join(
         f"{who} from {amount(each[0], currency)} on the first day to {amount(each[-1], currency)} "
         "on the last"

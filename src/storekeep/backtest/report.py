@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from storekeep.backtest import figures
-from storekeep.backtest.figures import VERDICTS, count, counted, money, part, plain, share
+from storekeep.backtest.figures import count, counted, money, part, plain
 from storekeep.errors import Refused
 from storekeep.servers.home import speaking, write
 
@@ -113,32 +113,19 @@ def _opening(report: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _taken_in(report: Mapping[str, Any]) -> Iterator[str]:
-    events = report["events"]
-    turned_away = figures.reasons(events.get("rejected"))
-    mended = figures.reasons(events.get("repaired"))
     yield _heading("Taken in")
-    for name, number in (
-        ("till lines read", events["read"]),
-        ("became events", events["accepted"]),
-        ("of days after the last one played, not taken in", events.get("later")),
-        ("known already, left out", events.get("duplicates")),
-        ("turned away, kept aside with file, line and reason", sum(n for _, n in turned_away)),
-    ):
-        if number is not None:
-            yield f"  {name:<52}{count(number):>14}"
-    yield from _counts(turned_away)
+    for name, number in figures.intake(report):
+        yield f"  {name:<52}{count(number):>14}"
+    yield from _counts(figures.reasons(report["events"].get("rejected")))
+    mended = figures.reasons(report["events"].get("repaired"))
     if mended:
         yield "  taken in after a declared rule mended them"
         yield from _counts(mended)
 
 
 def _decided(report: Mapping[str, Any]) -> Iterator[str]:
-    decisions = report["decisions"]
-    total = sum(decisions.get(verdict, 0) for verdict in VERDICTS)
     yield _heading("Decided")
-    for verdict, meaning in VERDICTS.items():
-        number = decisions.get(verdict, 0)
-        of_all = share(number / total) if total else ""
+    for verdict, number, of_all, meaning in figures.verdicts(report):
         yield f"  {verdict:<10}{count(number):>12}{of_all:>8}   {meaning}"
     rules = figures.loudest(report)
     if rules:

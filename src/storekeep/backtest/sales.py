@@ -94,7 +94,8 @@ def _read(
     name: str,
     note: str,
 ) -> Sales:
-    rows, rejected, repaired, read = [], [], {}, 0
+    rows, rejected, read = [], [], 0
+    repaired: dict[str, int] = {}
     references = {} if products is None else {"product": products}
     for loaded in ingest.load(
         mapping, files, known_at=known_at, references=references, location_id=location_id

@@ -16,8 +16,8 @@ from storekeep.errors import Misused, Refused
 
 if TYPE_CHECKING:
     from storekeep.decisions import Selection
-    from storekeep.ledger import Verified
-    from storekeep.pipeline import Pipeline, Step
+    from storekeep.ledger import Step, Verified
+    from storekeep.pipeline import Pipeline
 
 # The words of `decisions.Status` and `decisions.Decided`, which take half a second to import: too
 # long for --help. A test holds them together.
@@ -230,7 +230,7 @@ def replay(asked: Asked, decision_id: str) -> None:
 @decisions.command()
 @click.argument("ids", metavar="[ID]...", nargs=-1, type=Identifier(), help="Decisions.")
 @_selecting
-@click.option("--reason", metavar="TEXT", help="Why; the ledger keeps it.")
+@click.option("--reason", metavar="TEXT", help="Why; asked for if not given.")
 @click.option("--as", "principal", metavar="NAME", help="Who takes it back, if not you.")
 @click.option("--dry-run", is_flag=True, help="Show the plan and do nothing.")
 @click.option("--yes", is_flag=True, help="Do not ask.")
@@ -255,10 +255,13 @@ def revert(
         raise click.UsageError(
             "say which decisions: their ids, or --batch, --order-group, --since, ..."
         )
-    if not dry_run and not reason:
-        raise click.UsageError("say why with --reason; the ledger keeps it")
-    if not dry_run and not yes and (asked.json or not _can_ask()):
-        raise Refused("nobody is there to be asked; see the plan with --dry-run, then add --yes")
+    if not dry_run and (asked.json or not _can_ask()):
+        if not reason:
+            raise click.UsageError("say why with --reason; the ledger keeps it")
+        if not yes:
+            raise Refused(
+                "nobody is there to be asked; see the plan with --dry-run, then add --yes"
+            )
     selection = _selection(asked, {**given, "ids": ids or None})
     with asked.pipeline() as pipeline:
         plan = _plan(pipeline, selection)
@@ -278,7 +281,9 @@ def revert(
             click.echo(_drawn(plan) + "\n")
         if not yes and not click.confirm(f"Take back {len(active)}?", err=True):
             raise Refused("nothing was done")
-        document["taken_on"] = pipeline.revert(plan, principal or _principal(asked), reason or "")
+        why = reason or click.prompt("Why? The ledger keeps it", err=True)
+        by = principal or asked.settings().principal
+        document["taken_on"] = pipeline.revert(plan, by, why)
         pipeline.act()
         rows = _now(pipeline, [step.decision_id for step in active])
     document["results"] = rows
@@ -313,10 +318,6 @@ def _drawn(plan: Sequence[Step]) -> str:
 
 def _can_ask() -> bool:
     return sys.stdin is not None and sys.stdin.isatty()
-
-
-def _principal(asked: Asked) -> str:
-    return asked.settings().principal
 
 
 def _now(pipeline: Pipeline, ids: Sequence[str]) -> list[dict[str, Any]]:

@@ -97,10 +97,12 @@ def doctor(asked: Asked) -> None:
     warned = sum(1 for each in findings if each.state == "warn")
     lines = []
     wide = max(len(each.name) for each in findings)
+    begins = wide + 8
     for each in findings:
-        lines.append(f"{shown.mark(each.state)} {each.name:<{wide}}  {shown.printable(each.says)}")
+        says = shown.hanging(each.says, begins)
+        lines.append(f"{shown.mark(each.state)} {each.name:<{wide}}  {says}")
         if each.mend:
-            lines.append(" " * (wide + 8) + f"to mend it: {shown.printable(each.mend)}")
+            lines.append(" " * begins + shown.hanging(f"to mend it: {each.mend}", begins))
     lines += ["", _verdict(wrong, warned)]
     document = {"ok": not wrong, "findings": findings}
     asked.answer(document, "\n".join(lines))

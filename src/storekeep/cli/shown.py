@@ -141,6 +141,17 @@ def folded(text: str, indent: str = "    ") -> str:
     return "\n".join(out)
 
 
+def hanging(text: object, indent: int) -> str:
+    """Text that begins after `indent` columns, and whose further lines do so too."""
+    said, room = printable(text), width()
+    if room is None:
+        return said
+    lines = textwrap.wrap(
+        said, max(room - indent, 20), break_long_words=False, break_on_hyphens=False
+    )
+    return ("\n" + " " * indent).join(lines)
+
+
 def pairs(values: Mapping[str, object] | Iterable[tuple[str, object]], indent: str = "  ") -> str:
     """Names and values under each other, the values aligned."""
     items = list(values.items() if isinstance(values, Mapping) else values)
@@ -162,10 +173,9 @@ def money(minor: int | None, currency: str | None) -> str:
     """An amount of minor units in its currency."""
     if minor is None or currency is None:
         return ""
-    from storekeep.ingest.statement import minor_digits
+    from storekeep import retail
 
-    digits = minor_digits(currency)
-    return f"{minor / 10**digits:,.{digits}f} {currency}"
+    return retail.money(minor, currency)
 
 
 def count(many: int, one: str, more: str | None = None) -> str:

@@ -131,20 +131,21 @@ FEATURES: tuple[Feature, ...] = (
 
 # The relations that features are declared over. Each reads only what was known by $known_by.
 RELATIONS = """
-WITH line AS (
+WITH terms AS (
+  SELECT * FROM supply_terms WHERE location_id = $location AND known_at <= $known_by
+  QUALIFY row_number() OVER (PARTITION BY sku ORDER BY known_at DESC, supplier_id) = 1
+), line AS NOT MATERIALIZED (
   SELECT sku, day, quantity_units, known_at FROM sale_line
   WHERE location_id = $location AND known_at <= $known_by AND day <= $today
 ), first AS (
-  SELECT sku, ($today - min(day)) + 1 AS history_days FROM line GROUP BY sku
+  SELECT sku, ($today - min(day)) + 1 AS history_days, max(known_at) AS newest FROM line GROUP BY sku
 ), newest AS (
-  SELECT max(known_at) AS newest_fact_at FROM line
+  SELECT max(newest) AS newest_fact_at FROM first
+), sold AS (
+  SELECT sku, day, greatest(0, sum(quantity_units))::BIGINT AS units
+  FROM line WHERE day > $today - 91 AND sku IN (SELECT sku FROM terms) GROUP BY sku, day
 ), daily AS (
-  SELECT line.sku, day, greatest(0, sum(quantity_units))::BIGINT AS units,
-    any_value(history_days) AS history_days
-  FROM line JOIN first USING (sku) WHERE day > $today - 91 GROUP BY line.sku, day
-), terms AS (
-  SELECT * FROM supply_terms WHERE location_id = $location AND known_at <= $known_by
-  QUALIFY row_number() OVER (PARTITION BY sku ORDER BY known_at DESC, supplier_id) = 1
+  SELECT sku, day, units, history_days FROM sold JOIN first USING (sku)
 ), move AS (
   SELECT * FROM order_move WHERE location_id = $location AND known_at <= $known_by
 ), delivery AS (
@@ -215,7 +216,7 @@ def _query() -> str:
         for each in FEATURES
     )
     return (
-        f"{RELATIONS}, {', '.join(parts)} "  # noqa: S608  # made of the constants above only
+        f"{RELATIONS}, {', '.join(parts)} "  # made of the constants above only
         "SELECT $location AS location_id, sku, $known_by AS known_at, $today AS day,"
         f" (SELECT newest_fact_at FROM newest) AS newest_fact_at, $inputs AS inputs, {wanted}"
         " FROM terms JOIN daily_feature USING (sku) LEFT JOIN received_feature USING (sku)"
@@ -270,7 +271,7 @@ def update(lake: Lake, location_id: str, *, today: date, known_by: datetime) -> 
     rows = compute(lake, location_id, today=today, known_by=known_by, versions=versions)
     if rows.num_rows:
         lake.append(KEPT, rows, writer=writer, position=position)
-    return rows.num_rows
+    return int(rows.num_rows)
 
 
 def snapshot(
@@ -306,7 +307,7 @@ def evidence(
     first = _shared(rows)
     names = ", ".join(f"f.{each.name}" for each in FEATURES)
     values = lake.query(
-        "SELECT f.sku || '@' || f.location_id AS subject, f.sku, f.location_id, f.day,"  # noqa: S608  # constants only
+        "SELECT f.sku || '@' || f.location_id AS subject, f.sku, f.location_id, f.day,"  # constants only
         " s.on_hand_units, s.on_order_units, s.committed_units,"
         " round(date_diff('second', f.newest_fact_at, $known_by) / 3600.0, 6) AS evidence_age_hours,"
         f" {names} FROM feature f JOIN stock s USING (sku) ORDER BY subject",
@@ -336,7 +337,8 @@ WITH counted AS (
   SELECT sku, max(position) AS since, max_by(quantity_units, position) AS units FROM stock_count
   WHERE location_id = $location AND position <= $position GROUP BY sku
 ), move AS (
-  SELECT sku, position, -greatest(0, sum(quantity_units))::BIGINT AS hand, 0::BIGINT AS ordered, 0::BIGINT AS committed
+  SELECT sku, position, -greatest(0, sum(quantity_units))::BIGINT AS hand,
+    0::BIGINT AS ordered, 0::BIGINT AS committed
   FROM sale_line WHERE location_id = $location AND position <= $position GROUP BY sku, position
   UNION ALL
   SELECT sku, position,
@@ -344,8 +346,9 @@ WITH counted AS (
     sum(CASE event_type WHEN 'PurchaseOrderConfirmed' THEN quantity_units
       WHEN 'PurchaseOrderCancelled' THEN -quantity_units WHEN 'GoodsReceived' THEN -quantity_units
       ELSE 0 END)::BIGINT,
-    sum(CASE event_type WHEN 'OrderCommitted' THEN quantity_units WHEN 'OrderReleased' THEN -quantity_units
-      WHEN 'PurchaseOrderConfirmed' THEN -quantity_units ELSE 0 END)::BIGINT
+    sum(CASE event_type WHEN 'OrderCommitted' THEN quantity_units
+      WHEN 'OrderReleased' THEN -quantity_units WHEN 'PurchaseOrderConfirmed' THEN -quantity_units
+      ELSE 0 END)::BIGINT
   FROM order_move WHERE location_id = $location AND position <= $position GROUP BY sku, position
 ), walk AS (
   SELECT sku, position, units + sum(hand) OVER (PARTITION BY sku ORDER BY position) AS level

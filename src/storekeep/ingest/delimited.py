@@ -72,8 +72,10 @@ class _Recoded(io.RawIOBase):
         super().close()
 
 
-def blocks(file: Opened, columns: tuple[str, ...], dialect: Dialect) -> Iterator[Block]:
-    """Rows of a delimited file, in blocks of about 8 MiB, with their lines.
+def blocks(
+    file: Opened, columns: tuple[str, ...], dialect: Dialect, *, block_bytes: int = BLOCK_BYTES
+) -> Iterator[Block]:
+    """Rows of a delimited file, in blocks of about `block_bytes`, with their lines.
 
     Raises `Refused` when it is no text or a row is longer than a block, `Misused` when a column is absent.
     """
@@ -86,7 +88,7 @@ def blocks(file: Opened, columns: tuple[str, ...], dialect: Dialect) -> Iterator
         return
     counter = _Lines(dialect.skip_lines + min(top.lines, 1) + 1, max(top.lines - 1, 0))
     with closing(_source(file.path, dialect, recode=scan.damaged)) as source:
-        batches = _batches(source, file, dialect, len(top.names), counter)
+        batches = _batches(source, file, dialect, len(top.names), counter, block_bytes)
         for batch, last in _with_last(batches, len(top.names)):
             yield _block(batch, columns, places, dialect, counter, scan, last=last)
 
@@ -216,7 +218,12 @@ class _Lines:
 
 
 def _batches(
-    source: pa.NativeFile, file: Opened, dialect: Dialect, width: int, counter: _Lines
+    source: pa.NativeFile,
+    file: Opened,
+    dialect: Dialect,
+    width: int,
+    counter: _Lines,
+    block_bytes: int,
 ) -> Iterator[pa.RecordBatch]:
     names = [f"c{place}" for place in range(width)]
     try:
@@ -225,7 +232,7 @@ def _batches(
             # One thread: only then does the parser number its rows.
             read_options=pa.csv.ReadOptions(
                 use_threads=False,
-                block_size=BLOCK_BYTES,
+                block_size=block_bytes,
                 skip_rows=dialect.skip_lines,
                 skip_rows_after_names=0 if dialect.names else 1,
                 column_names=names,
@@ -245,7 +252,7 @@ def _batches(
         if "straddling" in str(error) or "block" in str(error):
             raise Refused(
                 f"{file.name}, after line {counter.record + counter.breaks - 1}: a row is longer than "
-                f"{BLOCK_BYTES >> 20} MiB; is a quote left open, or is {dialect.delimiter!r} not the delimiter?"
+                f"{block_bytes >> 20} MiB; is a quote left open, or is {dialect.delimiter!r} not the delimiter?"
             ) from None
         raise Refused(f"{file.name} cannot be read: {error}") from None
 

@@ -33,7 +33,7 @@ from storekeep.ingest.statement import Statement, parsed, statement
 
 TASK_ROWS = 32_768
 TOGETHER_ROWS = 65_536
-MEMORY_LIMIT = "1GB"
+MEMORY_LIMIT = "512MB"
 
 
 @dataclass(frozen=True)
@@ -231,6 +231,7 @@ def _engine(process: int) -> _Engine:
         config={"memory_limit": MEMORY_LIMIT, "temp_directory": folder.name}
     )
     connection.execute("SET GLOBAL TimeZone = 'UTC'")
+    connection.execute("SET GLOBAL preserve_insertion_order = false")
     return _Engine(connection, folder)
 
 

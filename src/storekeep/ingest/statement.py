@@ -28,26 +28,6 @@ from storekeep.ingest.feeds import BUILT_IN, Mapping, Rule
 from storekeep.sql import Expression, Family, literal, quoted
 
 CLOCK_GAP_BIT = 60
-_WITHOUT_CENTS = frozenset(
-    {
-        "BIF",
-        "CLP",
-        "DJF",
-        "GNF",
-        "ISK",
-        "JPY",
-        "KMF",
-        "KRW",
-        "PYG",
-        "RWF",
-        "UGX",
-        "UYI",
-        "VND",
-        "VUV",
-    }
-    | {"XAF", "XOF", "XPF"}
-)
-_WITH_MILLS = frozenset({"BHD", "IQD", "JOD", "KWD", "LYD", "OMR", "TND"})
 
 
 @dataclass(frozen=True)
@@ -150,13 +130,6 @@ def parsed(mapping: Mapping) -> _Parts:
         for name, text in mapping.product.items()
     }
     return _Parts(columns, conditions, repairs, product)
-
-
-def minor_digits(currency: str) -> int:
-    """Decimals of a currency's minor unit (ISO 4217): 2 for most, 0 for the yen, 3 for the dinars."""
-    if currency in _WITHOUT_CENTS:
-        return 0
-    return 3 if currency in _WITH_MILLS else 2
 
 
 def _filled(mapping: Mapping) -> list[str]:
@@ -265,7 +238,7 @@ def _converted(mapping: Mapping, name: str, one: Expression) -> str:
             text = f"{literal(mapping.source + ':')} || {text}"
         return f"TRY({text})"
     if column.unit == "minor money unit":
-        scale = 10 ** minor_digits(mapping.currency or "")
+        scale = 10 ** retail.minor_digits(mapping.currency or "")
         exact = source if one.type != "DOUBLE" else f"CAST({source} AS DECIMAL(38,6))"
         return f"TRY(CAST(round({exact} * {scale}) AS BIGINT))"
     if column.kind == "int":

@@ -18,12 +18,14 @@ from storekeep.ledger.chain import (
     verify_export,
 )
 from storekeep.ledger.explain import explain, header, steps, text
+from storekeep.ledger.reversal import Step, outcome, plan
 
 __all__ = [
     "Batch",
     "Entry",
     "Problem",
     "Signer",
+    "Step",
     "Terms",
     "Verified",
     "append",
@@ -32,6 +34,8 @@ __all__ = [
     "export",
     "header",
     "leaf",
+    "outcome",
+    "plan",
     "proof",
     "record",
     "root",

@@ -97,6 +97,7 @@ class Batch:
                 "known_by": stamp(self.evidence.known_by),
                 "position": self.evidence.position,
                 "versions": dict(self.evidence.versions),
+                "formula": self.proposed.formula,
                 "seed": self.proposed.seed,
                 "decided_at": stamp(self.at),
                 "expires_at": stamp(self.at + EXECUTE_WITHIN),

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from itertools import islice
 from pathlib import Path
+from tempfile import NamedTemporaryFile
 from typing import Any, TypeGuard
 
 import pyarrow as pa
@@ -33,6 +34,7 @@ _SEALED = (
     *("batch", "batch_id", "chain", "entry_count", "leaves"),
     *("previous", "recorded_at", "root", "signature"),
 )
+_CLOSING = {"batches", "entries", "head"}
 _BLOCK = 200
 
 
@@ -122,25 +124,26 @@ def signer(home: Path) -> Signer:
     pem = key.private_bytes(
         serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
     )
-    draft = path.with_name(f"ledger.{os.getpid()}.pem")
-    with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
-        file.write(pem)
-        file.flush()
-        os.fsync(file.fileno())
-    try:
-        os.link(draft, path)
-    except FileExistsError:
-        key = _read_key(path)
-    finally:
-        draft.unlink()
+    # Written whole under a name of its own (mode 600), then linked: of several processes one makes the key.
+    with NamedTemporaryFile(dir=path.parent, prefix="ledger.", suffix=".pem") as draft:
+        draft.write(pem)
+        draft.flush()
+        os.fsync(draft.fileno())
+        try:
+            os.link(draft.name, path)
+        except FileExistsError:
+            key = _read_key(path)
     (path.parent / "ledger.pub").write_text(Signer(key).public + "\n")
     return Signer(key)
 
 
 def _read_key(path: Path) -> Ed25519PrivateKey:
-    key = serialization.load_pem_private_key(path.read_bytes(), password=None)
+    try:
+        key = serialization.load_pem_private_key(path.read_bytes(), password=None)
+    except (ValueError, TypeError):
+        key = None
     if not isinstance(key, Ed25519PrivateKey):
-        raise Refused(f"{path} does not hold an Ed25519 key")
+        raise Refused(f"{path} does not hold an Ed25519 key; put the home's own back from a backup")
     return key
 
 
@@ -271,7 +274,7 @@ def _check_columns(entries: pa.Table, outcome: Verified) -> None:
         try:
             body = json.loads(entry)
             same = (body["kind"], body["decision_id"], body["step"]) == (kind, decision_id, step)
-        except (ValueError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError, RecursionError):
             same = False
         if not same:
             outcome.problems.append(
@@ -345,10 +348,10 @@ def export(tx: Transaction, path: Path, public_key: str) -> int:
     """Write the tenant's whole ledger to a file that can be verified without the store.
 
     One canonical JSON text a line: what the file is, then for each batch its seal with the leaves, and its
-    entries. The file appears whole or not at all. Returns the number of entries.
+    entries, at last how much there was. The file appears whole or not at all. Returns the number of entries.
     """
     draft = path.with_name(path.name + ".part")
-    count = 0
+    batches, count, chain = 0, 0, ""
     with draft.open("w", encoding="utf-8", newline="\n") as file:
         head = {"format": EXPORT_FORMAT, "public_key": public_key, "tenant": tx.tenant}
         file.write(canonical.text(head) + "\n")
@@ -359,7 +362,9 @@ def export(tx: Transaction, path: Path, public_key: str) -> int:
                 seal = {**sealed, "leaves": list(islice(leaves, many))}
                 file.write(canonical.text({name: seal[name] for name in _SEALED}) + "\n")
                 file.writelines(text + "\n" for text in islice(texts, many))
-                count += many
+                batches, count, chain = batches + 1, count + many, sealed["chain"]
+        closing = {"batches": batches, "entries": count, "head": chain}
+        file.write(canonical.text(closing) + "\n")
         file.flush()
         os.fsync(file.fileno())
     draft.replace(path)
@@ -394,9 +399,13 @@ def verify_export(path: Path, public_key: str | None = None) -> Verified:
 
 def _check_lines(lines: Iterator[tuple[int, bytes]], check: _Check, outcome: Verified) -> None:
     while True:
-        found = len(outcome.problems)
         sealed = _value(lines, outcome)
-        if sealed is None and len(outcome.problems) == found:
+        if sealed is None:
+            problem = Problem(f"after batch {outcome.batches}", "the rest of the file is missing")
+            outcome.problems.append(problem)
+            return
+        if set(sealed) == _CLOSING:
+            _check_closing(sealed, lines, outcome)
             return
         if not _is_seal(sealed):
             where = f"after batch {outcome.batches}"
@@ -410,13 +419,26 @@ def _check_lines(lines: Iterator[tuple[int, bytes]], check: _Check, outcome: Ver
         check.batch(sealed, sealed["leaves"], [line.removesuffix(b"\n") for line in entries])
 
 
+def _check_closing(
+    closing: Mapping[str, Any], lines: Iterator[tuple[int, bytes]], outcome: Verified
+) -> None:
+    """A file that was cut at the end of a batch holds in itself: the last line says what there was."""
+    held = {"batches": outcome.batches, "entries": outcome.entries, "head": outcome.head}
+    if canonical.text(closing) != canonical.text(held):
+        said = f"it says {closing['entries']} entries in {closing['batches']} batches; "
+        said += f"the file holds {outcome.entries} in {outcome.batches}"
+        outcome.problems.append(Problem("the last line", said))
+    if (more := next(lines, None)) is not None:
+        outcome.problems.append(Problem(f"line {more[0]}", "it stands after the last line"))
+
+
 def _is_seal(value: Any) -> TypeGuard[dict[str, Any]]:
     if not isinstance(value, dict) or set(value) != set(_SEALED):
         return False
     numbers = ("batch", "entry_count")
     texts = (name for name in _SEALED if name not in {*numbers, "leaves"})
     return (
-        all(type(value[name]) is int for name in numbers)
+        all(type(value[name]) is int and value[name] > 0 for name in numbers)
         and all(isinstance(value[name], str) for name in texts)
         and isinstance(value["leaves"], list)
         and all(isinstance(each, str) for each in value["leaves"])
@@ -431,7 +453,7 @@ def _value(lines: Iterator[tuple[int, bytes]], outcome: Verified) -> dict[str, A
     try:
         value = json.loads(line)
         same = isinstance(value, dict) and line == (canonical.text(value) + "\n").encode()
-    except (ValueError, TypeError, RecursionError):
+    except (ValueError, TypeError, RecursionError, InvariantBroken):
         value, same = None, False
     if not same:
         outcome.problems.append(Problem(f"line {number}", "it is not the text that was exported"))

@@ -14,8 +14,10 @@ from storekeep.decisions import fold, stamp
 from storekeep.errors import Refused
 from storekeep.lake import SALE_LINES, Lake
 from storekeep.ledger.chain import leaf, proof
+from storekeep.retail import money
 from storekeep.store import Transaction
 
+_HALF = 40
 _LINES = """
 SELECT store_id, basket_id, quantity_units, value_minor, currency, occurred_at, source_file, source_line
 FROM sale WHERE sku = $sku AND location_id = $location AND known_at <= $known_by
@@ -118,57 +120,91 @@ def _proof(tx: Transaction, batch: int, place: int) -> dict[str, Any]:
 
 def text(explained: Mapping[str, Any]) -> str:
     """The explanation for a person to read, top to bottom: data, arithmetic, rules, outcome, proof."""
-    run, lines = explained["run"], explained["lines"]
-    out = [
+    parts = (_headline, _till_lines, _evidence, _arithmetic, _rules, _outcome, _proved)
+    return "\n\n".join("\n".join(lines) for part in parts if (lines := part(explained)))
+
+
+def _headline(explained: Mapping[str, Any]) -> list[str]:
+    run, parameters = explained["run"], explained["parameters"]
+    what = f"{run['action']} for {explained['subject']}"
+    if parameters:
+        what = (
+            f"{run['action']}: {parameters['order_units']} units of {parameters['sku']} for "
+            f"{parameters['location_id']} from {parameters['supplier_id']}, "
+            f"{money(explained['money_minor'], explained['currency'])}"
+        )
+    return [
         f"Decision {explained['decision_id']}: {explained['status']}",
-        f"  {run['action']} for {explained['subject']}, by agent {run['agent']} "
-        f"(version {run['agent_version']}), at {run['decided_at']}",
-        "",
-        f"Till lines of the last 13 weeks: {lines['lines']} lines, {lines['units']} units, "
-        f"{_money(lines['value_minor'], explained['currency'])}, {lines['first_day']} to {lines['last_day']}",
-        *(
-            f"  {row['occurred_at'][:16]} store {row['store_id']} basket {row['basket_id']}: "
-            f"{row['quantity_units']} for {_money(row['value_minor'], row['currency'])}"
-            f"  ({row['source_file']}:{row['source_line']})"
-            for row in lines["newest"]
-        ),
-        "",
-        f"Evidence (digest {explained['evidence_digest'][:16]}, read at log position {run['position']}, "
-        f"lake {run['versions']['lake']}):",
-        *_pairs(explained["evidence"]),
+        f"  {what}",
+        f"  agent {run['agent']}, version {run['agent_version']}, decided at {run['decided_at']}",
     ]
+
+
+def _till_lines(explained: Mapping[str, Any]) -> list[str]:
+    lines = explained["lines"]
+    if not lines["lines"]:
+        return ["Till lines of the last 13 weeks: none"]
+    newest = lines["newest"]
+    value = money(lines["value_minor"], newest[0]["currency"])
+    rows = [
+        f"  {row['occurred_at'][:16].replace('T', ' ')}  store {row['store_id']}, basket "
+        f"{row['basket_id']}: {row['quantity_units']} for {money(row['value_minor'], row['currency'])}"
+        f"  {row['source_file']}:{row['source_line']}"
+        for row in newest
+    ]
+    head = f"{lines['lines']} till lines of 13 weeks, {lines['units']} units, {value}"
+    return [f"{head}, {lines['first_day']} to {lines['last_day']}; the newest:", *rows]
+
+
+def _evidence(explained: Mapping[str, Any]) -> list[str]:
+    run = explained["run"]
+    keys = ("subject", "sku", "location_id", "supplier_id", "currency")
+    told = {name: value for name, value in explained["evidence"].items() if name not in keys}
+    return [
+        f"Known by then (digest {explained['evidence_digest'][:16]}, log position {run['position']}):",
+        *_pairs(told),
+    ]
+
+
+def _arithmetic(explained: Mapping[str, Any]) -> list[str]:
     if explained["hold"]:
-        out += ["", f"Held: {explained['hold']}"]
-    if explained["arithmetic"]:
-        out += ["", "Arithmetic:", *_pairs(explained["arithmetic"])]
-        out += [
-            f"  ordered: {explained['parameters']['order_units']} units (proposed "
-            f"{explained['proposed']['order_units']}), "
-            f"{_money(explained['money_minor'], explained['currency'])}"
-        ]
-    out += [
-        "",
-        f"Rulebook {run['rulebook']} version {run['rulebook_version'][:12]}: {explained['verdict']}",
+        return [f"Held: {explained['hold']}"]
+    proposed, ordered = explained["proposed"]["order_units"], explained["parameters"]["order_units"]
+    steps = [f"  {step.strip()}" for step in explained["run"]["formula"].split(";")]
+    units = f"{ordered} units" if ordered == proposed else f"{proposed} units, lowered to {ordered}"
+    return ["Arithmetic:", *steps, *_pairs(explained["arithmetic"]), f"  proposed: {units}"]
+
+
+def _rules(explained: Mapping[str, Any]) -> list[str]:
+    run = explained["run"]
+    return [
+        f"Rulebook {run['rulebook']}, version {run['rulebook_version'][:12]}: {explained['verdict']}",
+        *(f"  {rule['effect']} by {rule['rule']}: {rule['reason']}" for rule in explained["rules"]),
     ]
-    out += [
-        f"  {rule['effect']} by {rule['rule']}: {rule['reason']}" for rule in explained["rules"]
-    ]
-    out += ["", "What became of it:", *(f"  {_step(each)}" for each in explained["history"])]
+
+
+def _outcome(explained: Mapping[str, Any]) -> list[str]:
+    return ["What became of it:", *(f"  {_step(each)}" for each in explained["history"])]
+
+
+def _proved(explained: Mapping[str, Any]) -> list[str]:
     proved = explained["proof"]
-    out += [
-        "",
-        f"Proof: entry {proved['place']} of ledger batch {proved['batch']}, leaf {proved['leaf'][:16]}, "
-        f"{len(proved['path'])} siblings to root {proved['root'][:16]}, chain {proved['chain'][:16]}",
+    return [
+        f"Proof: entry {proved['place']} of ledger batch {proved['batch']}, leaf {proved['leaf'][:16]};",
+        f"  with {len(proved['path'])} siblings it gives root {proved['root'][:16]}, chained and signed as {proved['chain'][:16]}",
     ]
-    return "\n".join(out)
 
 
 def _pairs(values: Mapping[str, Any]) -> list[str]:
-    return [f"  {name}: {'unknown' if value is None else value}" for name, value in values.items()]
-
-
-def _money(minor: int | None, currency: str | None) -> str:
-    return "no money" if minor is None or currency is None else f"{minor / 100:,.2f} {currency}"
+    """Names and values, two to a line where they fit."""
+    cells = [f"{name} = {'unknown' if value is None else value}" for name, value in values.items()]
+    out: list[str] = []
+    for cell in cells:
+        if out and len(out[-1]) <= _HALF and len(cell) <= _HALF:
+            out[-1] = f"{out[-1]:<{_HALF}}{cell}"
+        else:
+            out.append(f"  {cell}")
+    return out
 
 
 def _step(entry: Mapping[str, Any]) -> str:
@@ -176,10 +212,10 @@ def _step(entry: Mapping[str, Any]) -> str:
     if entry.get("by"):
         said.append(f"by {entry['by']}")
     if entry.get("at"):
-        said.append(f"at {entry['at']}")
+        said.append(f"at {entry['at'][:19]}Z")
     receipt = entry.get("receipt")
     if receipt:
         said.append(f"{receipt['adapter']} {receipt['reference']}")
     if entry.get("reason"):
         said.append(f"because {entry['reason']}")
-    return ", ".join(said) + f"  (ledger batch {entry['batch']})"
+    return ", ".join(said) + f" (ledger batch {entry['batch']})"

@@ -42,11 +42,12 @@ class Queue:
 
 @dataclass(frozen=True)
 class Served:
-    """What a limit says of each row: its state, what it uses, and what the total then comes to."""
+    """What a limit says of each row: its state, what it uses, what that comes to, and what it may."""
 
     state: Integers
     amount: Integers
     total: Integers
+    at_most: Floats
 
 
 def serve(queue: Queue, used: pa.Table, *, waits: bool) -> Served:
@@ -74,7 +75,7 @@ def serve(queue: Queue, used: pa.Table, *, waits: bool) -> Served:
         running = before[order] + _running(codes[order], np.where(counted, amount, 0)[order])
         total[order] = np.where(counted[order], running, total[order])
         state[order[total[order] > caps[order]]] = SPOKE
-    return Served(state.astype(np.int64), amount, total)
+    return Served(state.astype(np.int64), amount, total, caps)
 
 
 def _known(array: pa.Array) -> Flags:

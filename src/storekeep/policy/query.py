@@ -11,7 +11,7 @@ planned once, which is what makes one proposal as cheap as it is.
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import duckdb
@@ -19,7 +19,7 @@ import pyarrow as pa
 
 from storekeep.errors import InvariantBroken, Transient
 from storekeep.policy.reasons import currency
-from storekeep.policy.rulebook import CLIPPED, Checked, CheckedLimit, CheckedRule
+from storekeep.policy.rulebook import CLIPPED, Checked, CheckedLimit
 from storekeep.sql import literal, quoted
 
 SILENT, SPOKE, UNTOLD, NOTHING_LEFT = range(4)
@@ -27,6 +27,8 @@ CLAUSES_PER_WORD = 32
 LARGEST_AMOUNT = 10**12
 ROW = "#row"
 _JUDGE, _KEYS, _LIMIT = "judge", "keys", "limit "
+_LIMITS_OWN = frozenset({"total", "at_most"})
+_FRACTIONS = frozenset({"FLOAT", "DOUBLE"})
 _LARGEST_FIGURE = "1e15"
 _CHUNK_ROWS = 122_880
 _ARROW: Mapping[str, pa.DataType] = {
@@ -131,33 +133,41 @@ def before(effect: str, state: int) -> str:
 
 
 class _Text:
-    """The SQL of a rulebook, level by level: facts, told, decided, phrased, lowered, derived."""
+    """The SQL of a rulebook, level upon level, each one adding columns to those of the level below.
+
+    facts: the row's columns; told: each rule's condition (`#c`) and what a clip would set (`#v`); decided:
+    the clips' states (`#s`); clipped: what is left of each parameter; said: words of states (`#w`) and
+    reasons (`#r`); lowered and derived: the parameters as the limits see them.
+    """
 
     def __init__(self, checked: Checked) -> None:
         self.rules = list(enumerate(checked.rules))
         self.limits = checked.limits
         self.types = checked.columns
-        self.derived = checked.derived
         self.clips = [(place, rule) for place, rule in self.rules if rule.effect == "clip"]
         self.clippable = checked.clippable if self.clips else ()
-        self.lowered = (*self.clippable, *(self.derived if self.clips else ()))
+        self.derived = checked.derived if self.clips else {}
+        self.lowered = (*self.clippable, *self.derived)
         self.words = -(-len(self.rules) // CLAUSES_PER_WORD)
         self.columns = sorted(self._needed())
 
     def judge(self) -> str:
         """One row in, one row out, in order."""
-        return f"""
-WITH facts AS (SELECT {quoted(ROW)}, {self._facts()} FROM judge_rows),
-told AS (SELECT *, {self._told()} FROM facts),
-decided AS (SELECT *, {self._decided()} FROM told),
-phrased AS (SELECT *, {self._phrased()} FROM decided),
-lowered AS (SELECT * {self._lowered()} FROM phrased),
-derived AS (SELECT * {self._derived()} FROM lowered)
-SELECT {self._last()} FROM derived"""
+        lowered = [f"{quoted(CLIPPED + name)} AS {quoted(name)}" for name in self.clippable]
+        levels = [
+            f"facts AS (SELECT {', '.join([quoted(ROW), *self._facts()])} FROM judge_rows)",
+            f"told AS (SELECT {_more(self._told())} FROM facts)",
+            f"decided AS (SELECT {_more(self._decided())} FROM told)",
+            f"clipped AS (SELECT {_more(self._clipped())} FROM decided)",
+            f"said AS (SELECT {_more([*self._words(), *self._reasons()])} FROM clipped)",
+            f"lowered AS (SELECT * {_replace(lowered)} FROM said)",
+            f"derived AS (SELECT * {_replace(self._derived())} FROM lowered)",
+        ]
+        return f"WITH {', '.join(levels)} SELECT {', '.join(self._results())} FROM derived"
 
     def keys(self) -> str:
         """The key of each row under each limit."""
-        found = [f"{_key(one)} AS {quoted(one.id)}" for one in self.limits]
+        found = [f"{_key(limit)} AS {quoted(limit.id)}" for limit in self.limits]
         return f"SELECT {', '.join([quoted(ROW), *found])} FROM keys_rows"
 
     def _needed(self) -> set[str]:
@@ -168,124 +178,108 @@ SELECT {self._last()} FROM derived"""
             found.update(*(value.columns for _, value in rule.set))
         for limit in self.limits:
             found |= {*limit.by, *limit.amount.columns, *limit.at_most.columns}
-            found |= limit.reason.columns - {"total", "at_most"}
-        if self.clips:
-            found.update(*(one.columns for one in self.derived.values()))
-        return found
+            found |= limit.reason.columns - _LIMITS_OWN
+        return found.union(*(one.columns for one in self.derived.values()))
 
-    def _facts(self) -> str:
-        """A figure that is no number, or beyond all figures, is not known."""
-        found = ['true AS "#true"']
+    def _facts(self) -> Iterator[str]:
+        """The columns; a figure that is no number, or beyond all figures, is not known."""
         for name in self.columns:
             column = quoted(name)
-            if self.types[name] in {"FLOAT", "DOUBLE"}:
+            if self.types[name] in _FRACTIONS:
                 bounds = f"{column} BETWEEN -{_LARGEST_FIGURE} AND {_LARGEST_FIGURE}"
                 column = f"CASE WHEN {bounds} THEN {column} END AS {column}"
-            found.append(column)
-        named = [name for _, rule in self.rules for name in rule.reason.columns]
-        return ", ".join(found) + currency(named)
+            yield column
+        yield from currency({name for _, rule in self.rules for name in rule.reason.columns})
 
-    def _told(self) -> str:
-        found = [f"TRY({rule.when.sql()}) AS {quoted(f'#c{place}')}" for place, rule in self.rules]
-        for place, rule in self.clips:
-            for parameter, value in rule.set:
-                down = value.sql() if self.types[parameter] == "DOUBLE" else f"floor({value.sql()})"
-                new = f"TRY(CAST({down} AS {self.types[parameter]}))"
-                found.append(f"{new} AS {quoted(f'#v{place}.{parameter}')}")
-        return ", ".join(found)
+    def _told(self) -> Iterator[str]:
+        for place, rule in self.rules:
+            yield f"TRY({rule.when.sql()}) AS {quoted(f'#c{place}')}"
+            for name, value in rule.set:
+                whole = value.sql() if self.types[name] in _FRACTIONS else f"floor({value.sql()})"
+                new = f"TRY(CAST({whole} AS {self.types[name]}))"
+                yield f"{new} AS {quoted(f'#v{place}.{name}')}"
 
-    def _decided(self) -> str:
-        found = ['false AS "#false"']
+    def _decided(self) -> Iterator[str]:
         for place, rule in self.clips:
             told = quoted(f"#c{place}")
             pairs = [(quoted(f"#v{place}.{name}"), quoted(name)) for name, _ in rule.set]
             unknown = " OR ".join(f"{new} IS NULL OR {old} IS NULL" for new, old in pairs)
             nothing = " OR ".join(f"{new} <= 0" for new, _ in pairs)
             lower = " OR ".join(f"{new} < {old}" for new, old in pairs)
-            found.append(
+            yield (
                 f"CASE WHEN NOT {told} THEN {SILENT} WHEN {told} IS NULL OR {unknown} THEN {UNTOLD} "
                 f"WHEN {nothing} THEN {NOTHING_LEFT} WHEN {lower} THEN {SPOKE} ELSE {SILENT} END "
                 f"AS {quoted(f'#s{place}')}"
             )
-        return ", ".join(found)
 
-    def _phrased(self) -> str:
-        found = []
-        for parameter in self.clippable:
-            news = [
-                f"CASE WHEN {quoted(f'#s{place}')} = {SPOKE} THEN {quoted(f'#v{place}.{parameter}')} END"
-                for place, rule in self.clips
-                if parameter in dict(rule.set)
-            ]
-            least = f"least({', '.join([quoted(parameter), *news])})"
-            found.append(f"{least} AS {quoted(CLIPPED + parameter)}")
+    def _clipped(self) -> Iterator[str]:
+        """The lowest of what was proposed and what the clips that spoke set."""
+        for name in self.clippable:
+            values = [quoted(name)]
+            for place, rule in self.clips:
+                if name in dict(rule.set):
+                    spoke = f"{quoted(f'#s{place}')} = {SPOKE}"
+                    values.append(f"CASE WHEN {spoke} THEN {quoted(f'#v{place}.{name}')} END")
+            yield f"least({', '.join(values)}) AS {quoted(CLIPPED + name)}"
+
+    def _words(self) -> Iterator[str]:
         for word in range(self.words):
-            own = self.rules[word * CLAUSES_PER_WORD : (word + 1) * CLAUSES_PER_WORD]
-            bits = [
-                self._state(place, rule, 4 ** (place % CLAUSES_PER_WORD)) for place, rule in own
-            ]
-            found.append(f"{' | '.join(bits)} AS {quoted(f'#w{word}')}")
-        return ", ".join(found)
+            bits = []
+            for place, rule in self.rules[word * CLAUSES_PER_WORD :][:CLAUSES_PER_WORD]:
+                told, unit = quoted(f"#c{place}"), 4 ** (place % CLAUSES_PER_WORD)
+                spoke, untold = f"{SPOKE * unit}::UBIGINT", f"{UNTOLD * unit}::UBIGINT"
+                if rule.effect == "clip":
+                    bits.append(f"CAST({quoted(f'#s{place}')} AS UBIGINT) * {unit}::UBIGINT")
+                elif rule.effect == "permit":
+                    bits.append(f"CASE WHEN {told} THEN {spoke} ELSE 0::UBIGINT END")
+                else:
+                    rest = f"WHEN {told} IS NULL THEN {untold} ELSE 0::UBIGINT"
+                    bits.append(f"CASE WHEN {told} THEN {spoke} {rest} END")
+            yield " | ".join(f"({one})" for one in bits) + f" AS {quoted(f'#w{word}')}"
 
-    def _state(self, place: int, rule: CheckedRule, unit: int) -> str:
-        told = quoted(f"#c{place}")
-        if rule.effect == "clip":
-            return f"(CAST({quoted(f'#s{place}')} AS UBIGINT) * {unit}::UBIGINT)"
-        untold = (
-            f"WHEN {told} IS NULL THEN {UNTOLD * unit}::UBIGINT " if rule.effect != "permit" else ""
-        )
-        return f"(CASE WHEN {told} THEN {SPOKE * unit}::UBIGINT {untold}ELSE 0::UBIGINT END)"
-
-    def _reasons(self) -> list[str]:
-        """What each rule says that has something of the row to say; nothing where it is silent."""
-        found = []
+    def _reasons(self) -> Iterator[str]:
+        """What a rule says that has figures of the row to say; NULL where it is silent."""
         for place, rule in self.rules:
             if rule.reason.plain:
                 continue
-            speaks, opening = self._opening(place, rule)
-            found.append(f"CASE WHEN {speaks} THEN {rule.reason.sql(opening)} END AS {quoted(f'#r{place}')}")
-        return found
+            told, state = quoted(f"#c{place}"), quoted(f"#s{place}")
+            untold = literal(before(rule.effect, UNTOLD))
+            if rule.effect == "permit":
+                speaks, opening = told, "''"
+            elif rule.effect == "clip":
+                left = f"WHEN {NOTHING_LEFT} THEN {literal(before(rule.effect, NOTHING_LEFT))}"
+                speaks = f"{state} <> {SILENT}"
+                opening = f"CASE {state} WHEN {UNTOLD} THEN {untold} {left} ELSE '' END"
+            else:
+                speaks = f"{told} IS DISTINCT FROM false"
+                opening = f"CASE WHEN {told} THEN '' ELSE {untold} END"
+            said = rule.reason.sql(opening)
+            yield f"CASE WHEN {speaks} THEN {said} END AS {quoted(f'#r{place}')}"
 
-    def _opening(self, place: int, rule: CheckedRule) -> tuple[str, str]:
-        """The SQL of whether a rule speaks, and of what it says before its reason."""
-        told, state = quoted(f"#c{place}"), quoted(f"#s{place}")
-        untold = literal(before(rule.effect, UNTOLD))
-        if rule.effect == "permit":
-            return told, "''"
-        if rule.effect != "clip":
-            return f"{told} IS DISTINCT FROM false", f"CASE WHEN {told} THEN '' ELSE {untold} END"
-        nothing = literal(before(rule.effect, NOTHING_LEFT))
-        whens = f"CASE {state} WHEN {UNTOLD} THEN {untold} WHEN {NOTHING_LEFT} THEN {nothing} ELSE '' END"
-        return f"{state} <> {SILENT}", whens
+    def _derived(self) -> Iterator[str]:
+        clipped = " OR ".join(f"{quoted(f'#s{place}')} = {SPOKE}" for place, _ in self.clips)
+        for name, value in self.derived.items():
+            new = f"coalesce(TRY(CAST({value.sql()} AS {self.types[name]})), {quoted(name)})"
+            yield f"CASE WHEN {clipped} THEN {new} ELSE {quoted(name)} END AS {quoted(name)}"
 
-    def _lowered(self) -> str:
-        swaps = [f"{quoted(CLIPPED + name)} AS {quoted(name)}" for name in self.clippable]
-        said = self._reasons()
-        return (f"REPLACE ({', '.join(swaps)})" if swaps else "") + "".join(
-            f", {one}" for one in said
-        )
-
-    def _derived(self) -> str:
-        if not self.clips:
-            return ""
-        any_clip = " OR ".join(f"{quoted(f'#s{place}')} = {SPOKE}" for place, _ in self.clips)
-        swaps = []
-        for name, expression in self.derived.items():
-            new = f"coalesce(TRY(CAST({expression.sql()} AS {self.types[name]})), {quoted(name)})"
-            swaps.append(
-                f"CASE WHEN {any_clip} THEN {new} ELSE {quoted(name)} END AS {quoted(name)}"
-            )
-        return f"REPLACE ({', '.join(swaps)})" if swaps else ""
-
-    def _last(self) -> str:
-        found = [ROW, *(f"#w{word}" for word in range(self.words)), *self.lowered]
-        found += [f"#r{place}" for place, rule in self.rules if not rule.reason.plain]
-        said = [quoted(name) for name in found]
+    def _results(self) -> Iterator[str]:
+        yield quoted(ROW)
+        yield from (quoted(f"#w{word}") for word in range(self.words))
+        yield from (quoted(name) for name in self.lowered)
+        yield from (quoted(f"#r{place}") for place, rule in self.rules if not rule.reason.plain)
         for place, limit in enumerate(self.limits):
-            said.append(f"TRY(CAST({limit.amount.sql()} AS BIGINT)) AS {quoted(f'#a{place}')}")
-            said.append(f"TRY(CAST({limit.at_most.sql()} AS DOUBLE)) AS {quoted(f'#m{place}')}")
-            said.append(f"{_key(limit)} AS {quoted(f'#k{place}')}")
-        return ", ".join(said)
+            yield f"TRY(CAST({limit.amount.sql()} AS BIGINT)) AS {quoted(f'#a{place}')}"
+            yield f"TRY(CAST({limit.at_most.sql()} AS DOUBLE)) AS {quoted(f'#m{place}')}"
+            yield f"{_key(limit)} AS {quoted(f'#k{place}')}"
+
+
+def _more(columns: Iterable[str]) -> str:
+    return ", ".join(["*", *columns])
+
+
+def _replace(columns: Iterable[str]) -> str:
+    listed = ", ".join(columns)
+    return f"REPLACE ({listed})" if listed else ""
 
 
 def _key(limit: CheckedLimit) -> str:
@@ -299,110 +293,18 @@ def _key(limit: CheckedLimit) -> str:
     return " || '&' || ".join(parts) or "''"
 
 
-def _phrased(self) -> str:
-        found = []
-        for parameter in self.clippable:
-            news = [
-                f"CASE WHEN {quoted(f'#s{place}')} = {SPOKE} THEN {quoted(f'#v{place}.{parameter}')} END"
-                for place, rule in self.clips
-                if parameter in dict(rule.set)
-            ]
-            least = f"least({', '.join([quoted(parameter), *news])})"
-            found.append(f"{least} AS {quoted(CLIPPED + parameter)}")
-        for word in range(self.words):
-            own = self.rules[word * CLAUSES_PER_WORD : (word + 1) * CLAUSES_PER_WORD]
-            bits = [
-                self._state(place, rule, 4 ** (place % CLAUSES_PER_WORD)) for place, rule in own
-            ]
-            found.append(f"{' | '.join(bits)} AS {quoted(f'#w{word}')}")
-        return ", ".join(found)
-
-    def _state(self, place: int, rule: CheckedRule, unit: int) -> str:
-        told = quoted(f"#c{place}")
-        if rule.effect == "clip":
-            return f"(CAST({quoted(f'#s{place}')} AS UBIGINT) * {unit}::UBIGINT)"
-        untold = (
-            f"WHEN {told} IS NULL THEN {UNTOLD * unit}::UBIGINT " if rule.effect != "permit" else ""
-        )
-        return f"(CASE WHEN {told} THEN {SPOKE * unit}::UBIGINT {untold}ELSE 0::UBIGINT END)"
-
-    def _reasons(self) -> list[str]:
-        """What each rule says that has something of the row to say; nothing where it is silent."""
-        found = []
-        for place, rule in self.rules:
-            if rule.reason.plain:
-                continue
-            speaks, opening = self._opening(place, rule)
-            found.append(f"CASE WHEN {speaks} THEN {rule.reason.sql(opening)} END AS {quoted(f'#r{place}')}")
-        return found
-
-    def _opening(self, place: int, rule: CheckedRule) -> tuple[str, str]:
-        """The SQL of whether a rule speaks, and of what it says before its reason."""
-        told, state = quoted(f"#c{place}"), quoted(f"#s{place}")
-        untold = literal(before(rule.effect, UNTOLD))
-        if rule.effect == "permit":
-            return told, "''"
-        if rule.effect != "clip":
-            return f"{told} IS DISTINCT FROM false", f"CASE WHEN {told} THEN '' ELSE {untold} END"
-        nothing = literal(before(rule.effect, NOTHING_LEFT))
-        whens = f"CASE {state} WHEN {UNTOLD} THEN {untold} WHEN {NOTHING_LEFT} THEN {nothing} ELSE '' END"
-        return f"{state} <> {SILENT}", whens
-
-    def _lowered(self) -> str:
-        swaps = [f"{quoted(CLIPPED + name)} AS {quoted(name)}" for name in self.clippable]
-        said = self._reasons()
-        return (f"REPLACE ({', '.join(swaps)})" if swaps else "") + "".join(
-            f", {one}" for one in said
-        )
-
-    def _derived(self) -> str:
-        if not self.clips:
-            return ""
-        any_clip = " OR ".join(f"{quoted(f'#s{place}')} = {SPOKE}" for place, _ in self.clips)
-        swaps = []
-        for name, expression in self.derived.items():
-            new = f"coalesce(TRY(CAST({expression.sql()} AS {self.types[name]})), {quoted(name)})"
-            swaps.append(
-                f"CASE WHEN {any_clip} THEN {new} ELSE {quoted(name)} END AS {quoted(name)}"
-            )
-        return f"REPLACE ({', '.join(swaps)})" if swaps else ""
-
-    def _last(self) -> str:
-        found = [ROW, *(f"#w{word}" for word in range(self.words)), *self.lowered]
-        found += [f"#r{place}" for place, rule in self.rules if not rule.reason.plain]
-        said = [quoted(name) for name in found]
-        for place, limit in enumerate(self.limits):
-            said.append(f"TRY(CAST({limit.amount.sql()} AS BIGINT)) AS {quoted(f'#a{place}')}")
-            said.append(f"TRY(CAST({limit.at_most.sql()} AS DOUBLE)) AS {quoted(f'#m{place}')}")
-            said.append(f"{_key(limit)} AS {quoted(f'#k{place}')}")
-        return ", ".join(said)
-
-
-def _key(limit: CheckedLimit, types: Mapping[str, str]) -> str:
-    """Canonical JSON of the columns that share the limit; NULL when one of them is not known."""
-    parts = []
-    for name in limit.by:
-        shown = f"CAST({quoted(name)} AS VARCHAR)"
-        if family(types[name]) in {Family.TEXT, Family.DATE}:
-            shown = f"CAST(to_json({shown}) AS VARCHAR)"
-        value = f"CASE WHEN {quoted(name)} IS NOT NULL THEN {shown} END"
-        parts.append(f"{literal(canonical.text([name])[1:-1] + ':')} || {value}")
-    inside = " || ',' || ".join(parts)
-    return f"'{{' || {inside} || '}}'" if parts else "'{}'"
-
-
 def _phrased(limit: CheckedLimit, checked: Checked) -> pa.Schema:
-    more = {"state": pa.int64(), "total": pa.int64(), "at_most": pa.float64()}
-    names = sorted(limit.reason.columns - set(more))
-    kept = [one for one in _schema(names, checked) if one.name != ROW]
-    return pa.schema([*kept, *(pa.field(name, kind) for name, kind in more.items())])
+    own = [("state", pa.int64()), ("total", pa.int64()), ("at_most", pa.float64())]
+    names = sorted(limit.reason.columns - _LIMITS_OWN)
+    return pa.schema([*_schema(names, checked), *own])
 
 
 def _phrase(limit: CheckedLimit) -> str:
     untold = f"CASE WHEN state = {UNTOLD} THEN {literal(before('limit', UNTOLD))} ELSE '' END"
-    money = currency(limit.reason.columns)
-    rows = quoted(f"{_LIMIT}{limit.id}_rows")
-    return f"SELECT {limit.reason.sql(untold)} AS reason FROM (SELECT *{money} FROM {rows})"
+    rows = (
+        f"SELECT {_more(currency(limit.reason.columns))} FROM {quoted(f'{_LIMIT}{limit.id}_rows')}"
+    )
+    return f"SELECT {limit.reason.sql(untold)} AS reason FROM ({rows})"
 
 
 def _schema(names: Iterable[str], checked: Checked) -> pa.Schema:

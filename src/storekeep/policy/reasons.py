@@ -8,17 +8,15 @@ from __future__ import annotations
 
 import difflib
 import string
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from storekeep.errors import Refused
+from storekeep.retail import WITH_MILLS, WITHOUT_CENTS
 from storekeep.sql import Family, Place, family, literal, quoted
 
 UNKNOWN = "unknown"
 _MONEY = "money"
-# ISO 4217: currencies whose minor unit is not a hundredth.
-_WHOLE = "BIF CLP DJF GNF ISK JPY KMF KRW PYG RWF UGX UYI VND VUV XAF XOF XPF"
-_THOUSANDTHS = "BHD IQD JOD KWD LYD OMR TND"
 
 
 DIGITS, SCALE = "#digits", "#scale"
@@ -85,16 +83,15 @@ def read(text: str, schema: Mapping[str, str], place: Place) -> Reason:
     return Reason(text, frozenset(columns), opening, tuple(rest))
 
 
-def currency(names: Iterable[str]) -> str:
+def currency(names: Iterable[str]) -> Iterator[str]:
     """The SQL of the columns that amounts are written with, if `currency` is among the names."""
     if "currency" not in names:
-        return ""
+        return
     # DuckDB makes a join of an IN list as long as these, and a join for one word is dear.
-    whole, fine = (f"contains({literal(codes)}, currency)" for codes in (_WHOLE, _THOUSANDTHS))
-    return (
-        f", CASE WHEN {whole} THEN 0 WHEN {fine} THEN 3 ELSE 2 END AS {quoted(DIGITS)}"
-        f", CASE WHEN {whole} THEN 1 WHEN {fine} THEN 1000 ELSE 100 END AS {quoted(SCALE)}"
-    )
+    codes = (" ".join(sorted(those)) for those in (WITHOUT_CENTS, WITH_MILLS))
+    whole, fine = (f"contains({literal(each)}, currency)" for each in codes)
+    yield f"CASE WHEN {whole} THEN 0 WHEN {fine} THEN 3 ELSE 2 END AS {quoted(DIGITS)}"
+    yield f"CASE WHEN {whole} THEN 1 WHEN {fine} THEN 1000 ELSE 100 END AS {quoted(SCALE)}"
 
 
 def _figure(name: str, kind: str, where: Place) -> str:

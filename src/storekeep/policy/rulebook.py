@@ -204,6 +204,7 @@ class Checked:
     limits: tuple[CheckedLimit, ...]
     roles: tuple[str, ...]
     clippable: tuple[str, ...]
+    reversibility: Reversibility
     derived: Mapping[str, Expression]
     columns: Mapping[str, str]
 
@@ -249,6 +250,7 @@ class _Checker:
             limits=tuple(sorted(limits, key=lambda limit: limit.id)),
             roles=self._roles(content),
             clippable=self.action.clippable,
+            reversibility=self.action.reversibility,
             derived=self._derived(),
             columns=self.columns,
         )

@@ -163,7 +163,8 @@ def _set_aside(site: Path) -> None:
 def _check_record(folder: Path, site: Path) -> None:
     """See that a site outside its home serves this home alone: a copied home brings no data, only a link."""
     record = site / "home"
-    other = Path(record.read_text().strip()) if record.exists() else None
+    written = record.read_text(errors="surrogateescape") if record.exists() else None
+    other = None if written is None else Path(written.removesuffix("\n"))
     if other == folder.parent:
         return
     if other is not None:
@@ -182,15 +183,11 @@ def _alive(folder: Path) -> Iterator[int]:
     alive = postmaster.place(folder / postmaster.ALIVE)
     until = time.monotonic() + CLAIM_SECONDS
     try:
-        while True:
-            try:
-                fcntl.flock(alive, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                # Someone looks whether the server lives; that takes an instant.
-                if time.monotonic() > until:
-                    raise Transient(f"{folder / postmaster.ALIVE} is held; try again") from None
-                time.sleep(postmaster.PAUSE_SECONDS)
+        # Someone may look just now whether the server lives; that takes an instant.
+        while not postmaster.grab(alive, fcntl.LOCK_EX):
+            if time.monotonic() > until:
+                raise Transient(f"{folder / postmaster.ALIVE} stays held; try again")
+            time.sleep(postmaster.PAUSE_SECONDS)
         yield alive
     finally:
         os.close(alive)

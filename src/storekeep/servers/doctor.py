@@ -213,7 +213,7 @@ def _left_over() -> Iterator[Finding]:
         record = site / "home"
         if not record.exists():
             continue
-        owner = record.read_text().strip()
+        owner = record.read_text(errors="surrogateescape").removesuffix("\n")
         if (
             site.suffix == cluster.SET_ASIDE
             or not Path(owner, "postgres", postmaster.CLUSTER).exists()

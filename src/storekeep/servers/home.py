@@ -35,6 +35,8 @@ def real_home(settings: Settings) -> Path:
 def prepare(settings: Settings) -> Path:
     """Make the home where it is missing, check its format, and return the folder of its PostgreSQL."""
     home = real_home(settings)
+    if "\n" in str(home):
+        raise Refused(f"the name of the home {str(home)!r} has a line break in it; {ELSEWHERE}")
     known = check_format(home)
     # The server's own user passes through what root makes; nobody else can list it.
     mode = 0o711 if os.geteuid() == 0 else 0o700
@@ -88,7 +90,7 @@ def write(path: Path, text: str, mode: int) -> None:
     """Write a whole file or none of it, and have it on the disk."""
     number, name = tempfile.mkstemp(prefix=f".{path.name}-", dir=path.parent)
     try:
-        with os.fdopen(number, "w", encoding="utf-8") as file:
+        with os.fdopen(number, "w", encoding="utf-8", errors="surrogateescape") as file:
             os.fchmod(number, mode)
             file.write(text)
             file.flush()

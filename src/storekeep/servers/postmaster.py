@@ -38,8 +38,9 @@ PAUSE_SECONDS = 0.005
 FAST_SECONDS = 60.0
 IMMEDIATE_SECONDS = 10.0
 KILL_SECONDS = 5.0
-UNSEEN_SECONDS = 5.0
-CLAIM_SECONDS = 0.02
+UNSEEN_SECONDS = 10.0
+WATCH_SECONDS = 0.2
+CLAIM_SECONDS = 30.0
 
 
 class Busy(Exception):
@@ -106,12 +107,9 @@ def held(path: Path) -> bool:
     except FileNotFoundError:
         return False
     try:
-        fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
+        return not grab(lock, fcntl.LOCK_SH)
     finally:
         drop(lock)
-    return False
 
 
 def lives(folder: Path) -> bool:
@@ -120,6 +118,12 @@ def lives(folder: Path) -> bool:
         return True
     found = read(folder)
     return found is not None and is_server(found.pid, folder)
+
+
+def seen(folder: Path) -> bool:
+    """Whether a process of this folder's server can be seen from here, and so be ended."""
+    found = read(folder)
+    return (found is not None and is_server(found.pid, folder)) or bool(servers(folder))
 
 
 def place(path: Path) -> int:
@@ -154,51 +158,52 @@ def locked(path: Path, patience_seconds: float) -> Iterator[None]:
     lock = place(path)
     try:
         while True:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
+            if not grab(lock, fcntl.LOCK_EX):
                 if time.monotonic() > until:
-                    raise Busy(path) from None
+                    raise Busy(path)
                 time.sleep(PAUSE_SECONDS)
-                continue
-            if same(lock, path):
+            elif same(lock, path):
                 break
-            stale, lock = lock, place(path)
-            os.close(stale)
+            else:
+                stale, lock = lock, place(path)
+                os.close(stale)
         os.utime(lock)
         yield
     finally:
         drop(lock)
 
 
+def grab(lock: int, how: int) -> bool:
+    """Take an open lock if it can be had at once; one that was held otherwise is lost if it cannot."""
+    try:
+        fcntl.flock(lock, how | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
 def claim(users: int) -> bool:
     """Give up a use of the server; true if nobody else uses it, and then nobody may until it is dropped.
 
-    The caller holds `lock`. It is tried for a moment, for the watcher holds `users` while it wakes.
+    The caller holds `lock`, so that nobody begins to use it meanwhile.
     """
     until = time.monotonic() + CLAIM_SECONDS
-    while True:
-        try:
-            fcntl.flock(users, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            if time.monotonic() > until:
-                fcntl.flock(users, fcntl.LOCK_UN)
-                return False
-            time.sleep(PAUSE_SECONDS)
-        else:
-            return True
+    while not grab(users, fcntl.LOCK_EX):
+        # Shared by other users; or held alone by the watcher, which gives it back as soon as it comes to run.
+        if grab(users, fcntl.LOCK_SH) or time.monotonic() > until:
+            fcntl.flock(users, fcntl.LOCK_UN)
+            return False
+        time.sleep(PAUSE_SECONDS)
+    return True
 
 
 def used(folder: Path) -> bool:
     """Whether any process uses the server; the caller holds `lock`."""
     users = place(folder / USERS)
     try:
-        fcntl.flock(users, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
+        return not claim(users)
     finally:
         drop(users)
-    return False
 
 
 def halt(folder: Path) -> bool:
@@ -256,11 +261,14 @@ def watch(folder: Path, mark: int) -> None:
             return
         with locked(folder / LOCK, math.inf):
             if claim(users):
-                if not (folder / KEEP).exists():
-                    halt(folder)
-                # In this order, so that whoever takes `lock` next finds no watcher, nor even its process.
-                os.close(mark)
-                os._exit(0)
+                ended = (folder / KEEP).exists() or not lives(folder)
+                if ended or (seen(folder) and halt(folder)):
+                    # In this order, so that whoever takes `lock` next finds no watcher, nor its process.
+                    os.close(mark)
+                    os._exit(0)
+                fcntl.flock(users, fcntl.LOCK_UN)
+        # Its user was killed while it began, and it cannot be seen yet; or it runs in another container.
+        time.sleep(WATCH_SECONDS)
 
 
 def main(folder: str, mark: str) -> None:

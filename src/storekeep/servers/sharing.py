@@ -23,6 +23,14 @@ from storekeep.servers import cluster, home, postmaster
 from storekeep.servers.database import Database, Missing, check_given, connect, version_text
 
 DATABASE = "storekeep"
+# What the environment says for other servers (PGHOSTADDR, PGSSLMODE and their like) must not lead us there.
+UNMOVED = {
+    "hostaddr": "",
+    "sslmode": "disable",
+    "gssencmode": "disable",
+    "channel_binding": "disable",
+    "target_session_attrs": "any",
+}
 REACH_SECONDS = 10
 WATCHER_SECONDS = 1.0
 
@@ -116,15 +124,11 @@ def lease(settings: Settings) -> Iterator[Database]:
 def _join(folder: Path, users: int) -> None:
     """Take a share in the use of the server; the caller holds the start lock."""
     until = time.monotonic() + home.LOCK_SECONDS
-    while True:
-        try:
-            fcntl.flock(users, fcntl.LOCK_SH | fcntl.LOCK_NB)
-            return
-        except BlockingIOError:
-            if time.monotonic() > until:
-                raise Transient(
-                    f"{folder / postmaster.USERS} stays held; see by whom (fuser), then try again"
-                ) from None
+    while not postmaster.grab(users, fcntl.LOCK_SH):
+        if time.monotonic() > until:
+            raise Transient(
+                f"{folder / postmaster.USERS} stays held; see by whom (fuser), end it, then try again"
+            )
         time.sleep(postmaster.PAUSE_SECONDS)
 
 
@@ -135,7 +139,9 @@ def _leave(folder: Path, users: int) -> None:
             # The home was deleted under us, and its server sees that by itself.
             return
         with home.speaking(folder.parent), home.start_lock(folder):
-            if postmaster.claim(users) and not (folder / postmaster.KEEP).exists():
+            alone = postmaster.claim(users)
+            # Out of sight, in another container, its own watcher ends it.
+            if alone and not (folder / postmaster.KEEP).exists() and postmaster.seen(folder):
                 home.halt(folder)
     finally:
         postmaster.drop(users)
@@ -157,7 +163,8 @@ def _set_watcher(folder: Path) -> None:
     mark = postmaster.place(folder / postmaster.WATCH)
     log = folder / "watch.log"
     try:
-        fcntl.flock(mark, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if not postmaster.grab(mark, fcntl.LOCK_EX):
+            return
         with log.open("wb") as words:
             # The lock travels with the open file: it is the watcher's from its first instant on.
             subprocess.run(
@@ -170,8 +177,6 @@ def _set_watcher(folder: Path) -> None:
                 stderr=words,
                 start_new_session=True,
             )
-    except BlockingIOError:
-        return
     except subprocess.CalledProcessError:
         last = log.read_text(errors="replace").strip().rpartition("\n")[2]
         raise Transient(f"{sys.executable} cannot run the watcher: {last}; mend that") from None
@@ -218,6 +223,7 @@ def _reach(folder: Path, master: postmaster.Postmaster, *, create: bool = False)
         user=cluster.SUPERUSER,
         password=password,
         dbname=DATABASE,
+        **UNMOVED,
     )
     if create:
         with suppress(Missing):

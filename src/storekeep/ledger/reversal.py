@@ -1,0 +1,72 @@
+"""What came of a decision in the outside world, and what taking it back would do.
+
+Hides how receipts are kept in entries. Decides nothing and does nothing: a plan says what would happen.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from storekeep.decisions import Receipt, Status, stamp
+from storekeep.errors import InvariantBroken
+
+
+@dataclass(frozen=True)
+class Step:
+    """One line of a plan to revert: what would be done about a decision, and why."""
+
+    decision_id: str
+    subject: str
+    status: str
+    what: str
+    why: str
+    units: int
+
+
+def outcome(result: Receipt | str, at: datetime) -> dict[str, Any]:
+    """What the outside system said, as the ledger keeps it."""
+    if isinstance(result, str):
+        return {"at": stamp(at), "reason": result}
+    return {
+        "at": stamp(at),
+        "receipt": {
+            "idempotency_key": result.idempotency_key,
+            "adapter": result.adapter,
+            "reference": result.reference,
+            "fingerprint": result.fingerprint,
+            "details": dict(result.details),
+        },
+    }
+
+
+def receipt_of(steps: Sequence[Mapping[str, Any]]) -> Receipt:
+    """The receipt of the last time a decision was carried out."""
+    for each in reversed(steps):
+        if each["step"] == "executed":
+            return Receipt(**each["receipt"])
+    raise InvariantBroken("an executed decision has a receipt")
+
+
+def plan(
+    row: Mapping[str, Any], steps: Sequence[Mapping[str, Any]], found: Mapping[str, Receipt]
+) -> Step:
+    """What a revert would do about one decision, given what the outside system holds of it now."""
+    key, status = row["decision_id"], row["status"]
+    units = int((steps[0].get("parameters") or {}).get("order_units", 0))
+    what, why = "nothing", f"it is {status}: there is nothing to take back"
+    if status in (Status.PENDING, Status.ESCALATED):
+        what, why = "withdraw", "it has not been carried out yet"
+    elif status in (Status.EXECUTED, Status.NEEDS_PERSON):
+        receipt, now = receipt_of(steps), found.get(key)
+        if now is None:
+            what, why = "person", f"{receipt.adapter} does not have {receipt.reference} any more"
+        elif now.fingerprint != receipt.fingerprint:
+            what, why = "person", f"somebody changed {receipt.reference} since it was placed"
+        elif now.details.get("received_units"):
+            what, why = "person", f"goods of {receipt.reference} have already arrived"
+        else:
+            what, why = "compensate", f"the line of {receipt.reference} is cancelled"
+    return Step(key, row["subject"], status, what, why, units)

@@ -1,0 +1,227 @@
+"""A worker of the shop that kills itself: `python -m tests.crash.worker HOME`, told what to do on stdin.
+
+The process imports everything once and then only forks: each command runs in a child of its own, which opens
+the shop, runs one step and, at the moment it was told, sends itself SIGKILL. Nothing of Storekeep is changed
+for it: moments are counted where Storekeep calls others. They are the start and the end of each OpenTelemetry
+span, each word with PostgreSQL before it is sent, the end of each transaction, and each write to a Delta
+table, before and after.
+
+A command is a line of JSON: `tenant`, `step`, and of `passed` (die at the first moment that is not in it),
+`at` (die at this one), `after` (be killed after so many seconds), or none of these. The answer is a line too:
+`moments` that were come by, `died_at`, and `state` of the shop if it was asked for and the step was done.
+"""
+
+from __future__ import annotations
+
+import gc
+import json
+import os
+import select
+import signal
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import deltalake
+import psycopg
+from opentelemetry import trace
+from opentelemetry.context import Context
+from opentelemetry.trace import NonRecordingSpan, Span, Tracer, TracerProvider
+from opentelemetry.util.types import Attributes
+
+OURS = str(Path(__file__).parents[2] / "src" / "storekeep")
+LEASE = timedelta(milliseconds=50)
+
+
+class Moments:
+    """Counts the moments of one child and dies at the one that is meant."""
+
+    def __init__(self) -> None:
+        self.come_by: list[str] = []
+        self._times: Counter[str] = Counter()
+        self.dies: Callable[[str], bool] = lambda _: False
+        self.tell = -1
+        self.on = False
+
+    def here(self, name: str) -> None:
+        """This is one."""
+        if not self.on:
+            return
+        self._times[name] += 1
+        moment = f"{name}#{self._times[name]}"
+        self.come_by.append(moment)
+        if self.dies(moment):
+            answer(self.tell, {"died_at": moment, "moments": self.come_by})
+            os.kill(os.getpid(), signal.SIGKILL)
+
+
+MOMENTS = Moments()
+
+
+class _Span(NonRecordingSpan):
+    def __init__(self, name: str) -> None:
+        super().__init__(trace.INVALID_SPAN_CONTEXT)
+        self._name = name
+
+    def end(self, end_time: int | None = None) -> None:
+        MOMENTS.here(f"end of {self._name}")
+
+
+class _Tracer(Tracer):
+    def start_span(self, name: str, context: Context | None = None, *_: Any, **__: Any) -> Span:
+        MOMENTS.here(f"start of {name}")
+        return _Span(name)
+
+    @contextmanager
+    def start_as_current_span(self, name: str, *_: Any, **__: Any) -> Iterator[Span]:
+        span = self.start_span(name)
+        yield span
+        span.end()
+
+
+class _Provider(TracerProvider):
+    def get_tracer(
+        self,
+        instrumenting_module_name: str,
+        instrumenting_library_version: str | None = None,
+        schema_url: str | None = None,
+        attributes: Attributes = None,
+    ) -> Tracer:
+        return _Tracer()
+
+
+def _caller() -> str:
+    """The innermost function of Storekeep that is being carried out, and the line it is at."""
+    frame: FrameType | None = sys._getframe(2)
+    places = []
+    while frame is not None and len(places) < 2:
+        file = frame.f_code.co_filename
+        if file.startswith(OURS):
+            places.append(f"{Path(file).stem}.{frame.f_code.co_name}:{frame.f_lineno}")
+        frame = frame.f_back
+    return " of ".join(places)
+
+
+def watch() -> None:
+    """Come by where Storekeep calls others; before any of its modules is imported."""
+    trace.set_tracer_provider(_Provider())
+    send, write = psycopg.Connection.wait, deltalake.write_deltalake
+
+    def counted_send(self: Any, words: Any, *given: Any, **named: Any) -> Any:
+        ends = getattr(words, "__name__", "") == "_exit_gen"
+        caller = _caller()
+        MOMENTS.here(f"{'before the end of' if ends else 'before'} {caller}")
+        result = send(self, words, *given, **named)
+        if ends:
+            MOMENTS.here(f"after the end of {caller}")
+        return result
+
+    def counted_write(*given: Any, **named: Any) -> None:
+        caller = _caller()
+        MOMENTS.here(f"before the write of {caller}")
+        write(*given, **named)
+        MOMENTS.here(f"after the write of {caller}")
+
+    psycopg.Connection.wait = counted_send  # type: ignore[method-assign]  # the others' end of a call
+    deltalake.write_deltalake = counted_write
+
+
+def answer(pipe: int, said: dict[str, Any]) -> None:
+    """Tell the parent; what was told survives the teller."""
+    os.write(pipe, json.dumps(said, default=str).encode() + b"\n")
+
+
+def _carry_out(home: Path, command: dict[str, Any], pipe: int) -> None:
+    from storekeep.config import Settings
+    from tests import shop
+
+    settings = shop.of_tenant(Settings(home=home), command["tenant"])
+    MOMENTS.tell = pipe
+    if "at" in command:
+        MOMENTS.dies = lambda moment: moment == command["at"]
+    elif "passed" in command:
+        passed = set(command["passed"])
+        MOMENTS.dies = lambda moment: moment not in passed
+    with shop.opened_shop(settings) as opened:
+        opened.pipeline.lease = LEASE
+        answer(pipe, {"begun": True})
+        MOMENTS.on = True
+        for name, step in shop.script(opened):
+            if command["step"] in (name, "all"):
+                step()
+        MOMENTS.on = False
+        state = opened.state() if command.get("state") else None
+        answer(pipe, {"died_at": None, "moments": MOMENTS.come_by, "state": state})
+
+
+def _child(home: Path, command: dict[str, Any]) -> dict[str, Any]:
+    """Fork a child for a command; what it told, and whether it died."""
+    ours, its = os.pipe()
+    process = os.fork()
+    if process == 0:
+        code = 1
+        try:
+            os.close(ours)
+            _carry_out(home, command, its)
+            code = 0
+        finally:
+            # A child must not go on as its parent: no cleaning up, no second answer.
+            sys.stderr.flush()
+            os._exit(code)
+    os.close(its)
+    text = _read(ours, process, command.get("after"))
+    _, status = os.waitpid(process, 0)
+    killed = os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL
+    lines = [json.loads(line) for line in text.splitlines()]
+    said: dict[str, Any] = {"died_at": None, "moments": []}
+    for line in lines:
+        said |= line
+    if killed and said["died_at"] is None:
+        said["died_at"] = "an instant"
+    return said | {"killed": killed, "failed": not killed and status != 0}
+
+
+def _read(pipe: int, process: int, after: float | None) -> bytes:
+    """What a child says until it ends; with `after` it is killed so many seconds after it has begun."""
+    text, until = b"", None
+    with os.fdopen(pipe, "rb", buffering=0) as file:
+        while True:
+            wait = None if until is None else max(0.0, until - time.monotonic())
+            if not select.select([file], [], [], wait)[0]:
+                os.kill(process, signal.SIGKILL)
+                until = None
+                continue
+            part = file.read(65536)
+            if not part:
+                return text
+            text += part
+            if after is not None and text.count(b"\n") == 1:
+                until = time.monotonic() + after
+
+
+def main() -> None:
+    """Carry out commands until there are no more."""
+    watch()
+    # What is imported before the fork costs no child anything.
+    import pyarrow.dataset
+    import structlog
+
+    import tests.shop
+
+    del pyarrow, tests
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(40))
+    gc.collect()
+    gc.freeze()
+    home = Path(sys.argv[1])
+    for line in sys.stdin:
+        print(json.dumps(_child(home, json.loads(line))), flush=True)
+
+
+if __name__ == "__main__":
+    main()
