@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -11,7 +13,7 @@ import pyarrow as pa
 
 from storekeep import policy
 from storekeep.actions import PLACE_PURCHASE_ORDER
-from storekeep.decisions import HOLDS, Action, Evidence, Judgement, Proposed
+from storekeep.decisions import HOLDS, Action, Evidence, Judgement, Proposed, Reversibility
 
 EVIDENCE: Mapping[str, str] = {
     "subject": "VARCHAR",
@@ -75,7 +77,13 @@ def rule(id_: str, when: str | bool, **more: Any) -> dict[str, Any]:
 
 def loaded(values: Mapping[str, Any], action: Action = PLACE_PURCHASE_ORDER) -> policy.Rulebook:
     """The rulebook, compiled; JSON is YAML."""
-    return policy.load(json.dumps(values), action=action, evidence=EVIDENCE)
+    return _loaded(json.dumps(values), action.name, action.reversibility)
+
+
+@functools.lru_cache(maxsize=8)
+def _loaded(text: str, name: str, reversibility: Reversibility) -> policy.Rulebook:
+    action = replace(PLACE_PURCHASE_ORDER, name=name, reversibility=reversibility)
+    return policy.load(text, action=action, evidence=EVIDENCE)
 
 
 def proposed(

@@ -23,6 +23,7 @@ import pyarrow.compute as pc
 from storekeep.actions import BackOffice
 from storekeep.config import Settings
 from storekeep.decisions import Receipt, Selection
+from storekeep.events import EVENT_TABLES
 from storekeep.lake import ORDER_MOVES, SALE_LINES, STOCK_COUNTS, TERMS
 from storekeep.pipeline import Pipeline, Run, opened
 from storekeep.retail import SALE_LINE, STOCK_COUNT, SUPPLY_TERMS
@@ -315,7 +316,6 @@ class Shop:
             **self._decided(),
             **self._orders(),
             **self._log(),
-            "lake": self._lake(),
             "pending": self.pending(),
         }
 
@@ -327,7 +327,7 @@ class Shop:
             batches = tx.ledger_batches()
             waiting = tx.approvals()
             used = tx.uses("supplier-week", FIRST_DAY, FIRST_DAY + timedelta(days=30))
-            stands = tx.position("replenish", 0), tx.count_decisions("status")
+            counts = tx.count_decisions("status")
         names = {
             row["decision_id"]: f"{row['decided_at'].date()}/{row['subject']}" for row in rows
         }
@@ -348,7 +348,7 @@ class Shop:
             "ledger_ok": self.pipeline.verify().ok,
             "waiting": sorted(row["subject"] for row in waiting),
             "used": {row["key"]: row["amount"] for row in used.to_pylist()},
-            "counts": stands[1],
+            "counts": counts,
         }
 
     def _orders(self) -> dict[str, Any]:
@@ -372,26 +372,30 @@ class Shop:
             return tx.decisions(Selection())
 
     def _log(self) -> dict[str, Any]:
-        """The events, and how far each consumer is behind."""
+        """The events, how far stock is behind them, and whether history is what was logged so far."""
         events: Counter[str] = Counter()
         facts: Counter[str] = Counter()
-        behind: dict[str, int] = {}
+        kept: Counter[str] = Counter()
+        behind = 0
         with self.pipeline.store.transaction(self.pipeline.tenant) as tx:
             for partition, head in tx.heads().items():
                 rows = tx.read_events(partition, 0, 10_000)
                 assert [row.position for row in rows] == list(range(1, head + 1))
+                behind += head - tx.position("stock", partition)
+                until = tx.position("lake", partition)
                 for row in rows:
                     events[row.type] += 1
                     facts[row.type] += row.fact_count
-                for consumer in ("stock", "lake"):
-                    behind[f"{consumer}:{partition}"] = head - tx.position(consumer, partition)
+                    if row.position <= until:
+                        kept[EVENT_TABLES[row.type].name] += row.fact_count
         return {
             "events": dict(events),
             "facts": dict(facts),
-            "behind": sorted(behind.values()),
+            "stock_behind": behind,
+            "history_as_logged": self.history() == {name: [n, n] for name, n in kept.items() if n},
         }
 
-    def _lake(self) -> dict[str, list[int]]:
+    def history(self) -> dict[str, list[int]]:
         """Rows of each table of facts, and how many of them are different facts."""
         out = {}
         for kept, key in (
@@ -403,7 +407,8 @@ class Shop:
                 f"SELECT count(*) AS many, count(DISTINCT ({key})) AS apart FROM rows",
                 tables={"rows": kept},
             ).to_pylist()[0]
-            out[kept.name] = [found["many"], found["apart"]]
+            if found["many"]:
+                out[kept.name] = [found["many"], found["apart"]]
         return out
 
 
@@ -418,10 +423,11 @@ def script(shop: Shop) -> list[tuple[str, Callable[[], object]]]:
     """Two days with every kind of step, and an order taken back, as steps to be carried out one by one."""
     second = FIRST_DAY + timedelta(days=1)
     return [
-        ("prepare", shop.prepare),
+        ("prepare", lambda: shop.prepare()),
         *shop.day_steps(FIRST_DAY),
         *shop.day_steps(second),
         ("take back", lambda: shop.revert("south", second)),
+        ("keep", lambda: shop.pipeline.keep_history()),
     ]
 
 

@@ -117,7 +117,7 @@ class Store:
                 for name, text in _migrations():
                     digest = hashlib.sha256(text.encode()).hexdigest()
                     if name not in known:
-                        cursor.execute(cast(LiteralString, text))
+                        cursor.execute(text.encode())
                         cursor.execute("INSERT INTO migration VALUES (%s, %s)", (name, digest))
                         applied.append(name)
                     elif known.pop(name) != digest:

@@ -6,9 +6,10 @@ for it: moments are counted where Storekeep calls others. They are the start and
 span, each word with PostgreSQL before it is sent, the end of each transaction, and each write to a Delta
 table, before and after.
 
-A command is a line of JSON: `tenant`, `step`, and of `passed` (die at the first moment that is not in it),
-`at` (die at this one), `after` (be killed after so many seconds), or none of these. The answer is a line too:
-`moments` that were come by, `died_at`, and `state` of the shop if it was asked for and the step was done.
+A command is a line of JSON: `tenant`, the step to `begin` with, the one to end with (`until`), those to be
+killed `within`, and one of `passed` (die at the first moment that is not in it), `at` (die at one of these),
+`after` (be killed after so many seconds), or none. The answer is a line too: `died_at`, or null, and `done`:
+of each step that was done the moments it came by, and the state of the shop if `states` were asked for.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ import select
 import signal
 import sys
 import time
+import traceback
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -40,24 +42,31 @@ LEASE = timedelta(milliseconds=50)
 
 
 class Moments:
-    """Counts the moments of one child and dies at the one that is meant."""
+    """Counts the moments of one child, step by step, and dies at the one that is meant."""
 
     def __init__(self) -> None:
+        self.dies: Callable[[str], bool] = lambda _: False
+        self.tell: Callable[[dict[str, Any]], None] = lambda _: None
+        self.begin(None)
+
+    def begin(self, step: str | None) -> None:
+        """What follows belongs to this step; to none, and then is not counted."""
+        self.step = step
         self.come_by: list[str] = []
         self._times: Counter[str] = Counter()
-        self.dies: Callable[[str], bool] = lambda _: False
-        self.tell = -1
-        self.on = False
 
-    def here(self, name: str) -> None:
-        """This is one."""
-        if not self.on:
+    def here(self, place: str, *, inside: bool = False) -> None:
+        """This is one; of those inside a transaction each place is one moment, whichever step comes by it.
+
+        To die there is always the same: PostgreSQL takes the transaction back.
+        """
+        if self.step is None:
             return
-        self._times[name] += 1
-        moment = f"{name}#{self._times[name]}"
+        self._times[place] += 1
+        moment = place if inside else f"{self.step}: {place} #{self._times[place]}"
         self.come_by.append(moment)
         if self.dies(moment):
-            answer(self.tell, {"died_at": moment, "moments": self.come_by})
+            self.tell({"died_at": moment})
             os.kill(os.getpid(), signal.SIGKILL)
 
 
@@ -116,7 +125,7 @@ def watch() -> None:
     def counted_send(self: Any, words: Any, *given: Any, **named: Any) -> Any:
         ends = getattr(words, "__name__", "") == "_exit_gen"
         caller = _caller()
-        MOMENTS.here(f"{'before the end of' if ends else 'before'} {caller}")
+        MOMENTS.here(f"before {'the end of' if ends else ''} {caller}", inside=not ends)
         result = send(self, words, *given, **named)
         if ends:
             MOMENTS.here(f"after the end of {caller}")
@@ -132,59 +141,65 @@ def watch() -> None:
     deltalake.write_deltalake = counted_write
 
 
-def answer(pipe: int, said: dict[str, Any]) -> None:
-    """Tell the parent; what was told survives the teller."""
-    os.write(pipe, json.dumps(said, default=str).encode() + b"\n")
-
-
-def _carry_out(home: Path, command: dict[str, Any], pipe: int) -> None:
+def _carry_out(
+    home: Path, command: dict[str, Any], tell: Callable[[dict[str, Any]], None]
+) -> None:
     from storekeep.config import Settings
     from tests import shop
 
-    settings = shop.of_tenant(Settings(home=home), command["tenant"])
-    MOMENTS.tell = pipe
+    MOMENTS.tell = tell
     if "at" in command:
-        MOMENTS.dies = lambda moment: moment == command["at"]
+        MOMENTS.dies = frozenset(command["at"]).__contains__
     elif "passed" in command:
-        passed = set(command["passed"])
+        passed = frozenset(command["passed"])
         MOMENTS.dies = lambda moment: moment not in passed
+    settings = shop.of_tenant(Settings(home=home), command["tenant"])
     with shop.opened_shop(settings) as opened:
         opened.pipeline.lease = LEASE
-        answer(pipe, {"begun": True})
-        MOMENTS.on = True
-        for name, step in shop.script(opened):
-            if command["step"] in (name, "all"):
-                step()
-        MOMENTS.on = False
-        state = opened.state() if command.get("state") else None
-        answer(pipe, {"died_at": None, "moments": MOMENTS.come_by, "state": state})
+        steps = shop.script(opened)
+        names = [name for name, _ in steps]
+        tell({})
+        for name, step in steps[names.index(command["begin"]) : names.index(command["until"]) + 1]:
+            MOMENTS.begin(name if name in command["within"] else None)
+            step()
+            moments = MOMENTS.come_by
+            MOMENTS.begin(None)
+            state = opened.state() if command["states"] else None
+            tell({"done": name, "moments": moments, "state": state})
 
 
 def _child(home: Path, command: dict[str, Any]) -> dict[str, Any]:
-    """Fork a child for a command; what it told, and whether it died."""
+    """Fork a child for a command; what it told, which survives it, and how it ended."""
     ours, its = os.pipe()
     process = os.fork()
     if process == 0:
         code = 1
         try:
             os.close(ours)
-            _carry_out(home, command, its)
+            _carry_out(home, command, lambda said: _write(its, said))
             code = 0
+        except Exception:
+            traceback.print_exc()
         finally:
             # A child must not go on as its parent: no cleaning up, no second answer.
-            sys.stderr.flush()
             os._exit(code)
     os.close(its)
     text = _read(ours, process, command.get("after"))
     _, status = os.waitpid(process, 0)
     killed = os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL
-    lines = [json.loads(line) for line in text.splitlines()]
-    said: dict[str, Any] = {"died_at": None, "moments": []}
-    for line in lines:
-        said |= line
-    if killed and said["died_at"] is None:
-        said["died_at"] = "an instant"
-    return said | {"killed": killed, "failed": not killed and status != 0}
+    said = [json.loads(line) for line in text.splitlines()]
+    died_at = [each["died_at"] for each in said if "died_at" in each]
+    return {
+        "done": {each["done"]: each for each in said if "done" in each},
+        "died_at": died_at[0] if died_at else "some instant" if killed else None,
+        "failed": not killed and status != 0,
+    }
+
+
+def _write(pipe: int, said: dict[str, Any]) -> None:
+    rest = json.dumps(said, default=str).encode() + b"\n"
+    while rest:
+        rest = rest[os.write(pipe, rest) :]
 
 
 def _read(pipe: int, process: int, after: float | None) -> bytes:

@@ -13,7 +13,14 @@ import duckdb
 import pyarrow as pa
 import pytest
 
-from storekeep.ingest import Loaded, complete_journey_files, load, load_products, load_promotions, mapping
+from storekeep.ingest import (
+    Loaded,
+    complete_journey_files,
+    load,
+    load_products,
+    load_promotions,
+    mapping,
+)
 
 pytestmark = [
     pytest.mark.external,

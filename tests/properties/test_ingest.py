@@ -1,4 +1,4 @@
-"""What must hold of any file: read twice is read once, order does not matter, no row is lost, lines are right."""
+"""What must hold of any file: twice is once, order does not matter, no row is lost, lines are right."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ from decimal import ROUND_HALF_UP, Decimal
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -75,11 +74,11 @@ def facts(loaded: Iterable[Loaded]) -> dict[str, tuple[object, ...]]:
     }
 
 
-@given(rows=files, seed=st.integers(0, 9), batch_rows=st.integers(4, 11))
+@given(rows=files, order=st.randoms(use_true_random=False), batch_rows=st.integers(4, 11))
 def test_the_same_lines_have_the_same_keys_in_any_order_and_twice(
-    rows: list[Row], seed: int, batch_rows: int
+    rows: list[Row], order: random.Random, batch_rows: int
 ) -> None:
-    shuffled = random.Random(seed).sample(rows, len(rows))
+    shuffled = order.sample(rows, len(rows))
     with TemporaryDirectory() as folder:
         first, second = written(rows, folder), written(shuffled, folder, "again.csv")
         once = read(first)
@@ -129,7 +128,7 @@ def test_lines_and_cells_are_those_that_pythons_own_reader_finds(
     rows: list[list[str]], newline: str, block: int
 ) -> None:
     """Any cells and any number of fields, in blocks smaller than the file."""
-    # Python's writer leaves a lone carriage return unquoted in some places, and an editor counts it as it likes.
+    # A lone carriage return is left out: editors do not agree on whether it ends a line.
     rows = [[cell.replace("\r", "") for cell in row] for row in rows]
     out = io.StringIO(newline="")
     writer = csv.writer(out, lineterminator=newline, quoting=csv.QUOTE_ALL)
@@ -170,14 +169,16 @@ HEADER = ",".join(COLUMNS).encode() + b"\n"
 noise = st.lists(
     st.one_of(
         st.binary(max_size=12),
-        st.sampled_from([b'"', b"\n", b",", b"r1,a,1,1,2026-01-01,c\n", b"\x00", b"\xff", b"\xef\xbb\xbf", b"\r"]),
+        st.sampled_from([b'"', b"\n", b",", b"r1,a,1,1,2026-01-01,c\n", b"\x00", b"\xff", b"\r"]),
     ),
     max_size=12,
 ).map(b"".join)
 
 
 @given(content=noise, with_header=st.booleans())
-def test_any_bytes_are_read_or_refused(content: bytes, with_header: bool) -> None:  # noqa: FBT001  # Hypothesis names it
+def test_any_bytes_are_read_or_refused(
+    content: bytes, with_header: bool
+) -> None:  # Hypothesis names it
     with TemporaryDirectory() as folder:
         path = Path(folder) / "noise.csv"
         path.write_bytes((HEADER if with_header else b"") + content)
@@ -190,14 +191,12 @@ def test_any_bytes_are_read_or_refused(content: bytes, with_header: bool) -> Non
         assert told == batch.read
 
 
-@pytest.mark.parametrize("seed", range(3))
-def test_a_document_is_counted_as_a_whole_in_a_file_of_many_blocks(seed: int) -> None:
-    rng = random.Random(seed)
+def test_a_document_is_counted_as_a_whole_however_it_is_cut() -> None:
     rows: list[Row] = [
-        (f"r{rng.randrange(50)}", rng.choice("ab"), "1", "1", "2026-01-01", "") for _ in range(3000)
+        (f"r{number % 47}", "ab"[number % 2], "1", "1", "2026-01-01", "") for number in range(3000)
     ]
     with TemporaryDirectory() as folder:
         whole = read(written(rows, folder))
-        pieces = read(written(rng.sample(rows, len(rows)), folder), batch_rows=400)
+        pieces = read(written(rows[::-1], folder), batch_rows=400)
     assert len(facts(whole)) == len(rows)
     assert facts(whole) == facts(pieces)

@@ -69,6 +69,8 @@ def batches(make: Make, text: str, *files: Path, **more: Any) -> list[Loaded]:
 def one(make: Make, text: str, content: str | bytes, **more: Any) -> Loaded:
     (batch,) = batches(make, text, make(content), **more)
     assert batch.read == batch.rows.num_rows + batch.rejected.num_rows + sum(batch.ignored.values())
+    for table in (batch.rows, batch.rejected):
+        assert [f.name for f in table.schema if not f.nullable and table[f.name].null_count] == []
     return batch
 
 
@@ -114,7 +116,13 @@ def test_a_rejected_row_tells_file_line_column_rule_reason_and_what_it_said(make
     batch = one(make, TILL, HEADER + LINE + "r2,pear,two,1.00,2026-01-01 09:00:00\n")
     assert batch.rejected.schema.equals(retail.REJECTED.arrow, check_metadata=True)
     (row,) = batch.rejected.to_pylist()
-    raw = {"receipt": "r2", "item": "pear", "qty": "two", "price": "1.00", "at": "2026-01-01 09:00:00"}
+    raw = {
+        "receipt": "r2",
+        "item": "pear",
+        "qty": "two",
+        "price": "1.00",
+        "at": "2026-01-01 09:00:00",
+    }
     assert json.loads(row.pop("raw")) == raw
     assert row == {
         "source": "corner_shop",
@@ -145,7 +153,15 @@ def test_a_header_alone_gives_a_batch_without_rows(make: Make) -> None:
 
 
 def test_a_line_is_where_the_row_starts_in_the_file(make: Make) -> None:
-    content = HEADER + LINE + '"r\n2",pear,1,1,2026-01-01\n' + "\n" + LINE + '"r3\n\nx",fig,no,1,2026-01-01\n' + LINE
+    content = (
+        HEADER
+        + LINE
+        + '"r\n2",pear,1,1,2026-01-01\n'
+        + "\n"
+        + LINE
+        + '"r3\n\nx",fig,no,1,2026-01-01\n'
+        + LINE
+    )
     batch = one(make, TILL, content)
     assert lines(batch) == [2, 3, 6, 10]
     assert told(batch) == [(7, "qty", "unreadable")]
@@ -153,7 +169,9 @@ def test_a_line_is_where_the_row_starts_in_the_file(make: Make) -> None:
 
 
 def test_a_line_is_right_behind_rows_that_are_no_rows(make: Make) -> None:
-    content = "too,short\n" + LINE + 'much,"too\n",long,for,this,header\n' * 2 + LINE + "end\nend,2\n"
+    content = (
+        "too,short\n" + LINE + 'much,"too\n",long,for,this,header\n' * 2 + LINE + "end\nend,2\n"
+    )
     batch = one(make, TILL, HEADER + content)
     assert lines(batch) == [3, 8]
     assert told(batch) == [(line, None, "malformed") for line in (2, 4, 6, 9, 10)]
@@ -188,9 +206,20 @@ def test_a_header_may_itself_have_a_line_break_in_quotes(make: Make) -> None:
 
 
 def test_a_parquet_row_has_its_number_counted_from_1(make: Make, tmp_path: Path) -> None:
-    rows = [{"receipt": "r1", "item": "a", "qty": n, "price": 1.1, "at": datetime(2026, 1, 1)} for n in (1, None, 3)]  # noqa: DTZ001  # the file's times are local
-    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "till.parquet")
-    (batch,) = batches(make, TILL.replace("format: csv", "format: parquet"), tmp_path / "till.parquet")
+    at = pa.array([0] * 3, pa.timestamp("ms"))
+    table = pa.table(
+        {
+            "receipt": ["r1"] * 3,
+            "item": ["a"] * 3,
+            "qty": [1, None, 3],
+            "price": [1.1] * 3,
+            "at": at,
+        }
+    )
+    pq.write_table(table, tmp_path / "till.parquet")
+    (batch,) = batches(
+        make, TILL.replace("format: csv", "format: parquet"), tmp_path / "till.parquet"
+    )
     assert lines(batch) == [1, 3]
     assert told(batch) == [(2, "quantity_units", "missing")]
     assert json.loads(batch.rejected["raw"][0].as_py())["price"] == 1.1
@@ -246,7 +275,10 @@ def test_a_cell_may_hold_quotes_delimiters_and_line_breaks(make: Make) -> None:
 
 def test_other_delimiters_and_null_marks(make: Make) -> None:
     text = TILL + 'csv: {delimiter: ";", quote: "\'", nulls: ["", "NULL", "-"]}\n'
-    content = HEADER.replace(",", ";") + "'r;1';apple;1;1;2026-01-01\n;a;1;1;2026-01-01\nNULL;a;-;1;2026-01-01\n"
+    content = (
+        HEADER.replace(",", ";")
+        + "'r;1';apple;1;1;2026-01-01\n;a;1;1;2026-01-01\nNULL;a;-;1;2026-01-01\n"
+    )
     batch = one(make, text, content)
     assert column(batch, "basket_id") == ["r;1"]
     assert told(batch) == [(3, "basket_id", "missing"), (4, "basket_id", "missing")]
@@ -258,7 +290,8 @@ def test_other_delimiters_and_null_marks(make: Make) -> None:
 @pytest.mark.parametrize(
     ("cell", "read"),
     [
-        ("3", 3), ("+3", 3), ("-3", -3), (" 3 ", 3), ("3.0", 3), ("3.000", 3), ("1e3", 1000), ("1.5E+3", 1500),
+        ("3", 3), ("+3", 3), ("-3", -3), (" 3 ", 3), ("3.0", 3), ("3.000", 3), ("1e3", 1000),
+        ("1.5E+3", 1500),
         ("17850.0", 17850), ("0", 0), ("123456789012345678", 123456789012345678),
         ("2.5", None), ("1_000", None), ("0x1F", None), ("1,000", None), ("NaN", None), ("inf", None),
         ("3 units", None), ("1e-1", None), ("99999999999999999999", None), ("2.0000001", None), ("--1", None),
@@ -273,7 +306,8 @@ def test_a_whole_number_is_whole_or_rejected(make: Make, cell: str, read: int | 
 @pytest.mark.parametrize(
     ("decimal", "thousands", "cell", "minor"),
     [
-        (".", None, "1234.56", 123456), (".", None, ".5", 50), (".", None, "1,234.56", None), (".", ",", "1,234.56", 123456),
+        (".", None, "1234.56", 123456), (".", None, ".5", 50), (".", None, "1,234.56", None),
+        (".", ",", "1,234.56", 123456),
         (".", ",", "12,34.56", None), (",", None, "1234,56", 123456), (",", None, "1.234,56", None),
         (",", ".", "1.234.567,89", 123456789), (",", ".", "1.5", None), (",", " ", "1\u00a0234,5", 123450),
         (",", "'", "1'234,5", 123450), (".", None, "1,5", None), (".", None, "£1.50", None),
@@ -321,7 +355,9 @@ def test_money_in_floats_is_exact_to_the_cent(make: Make, tmp_path: Path) -> Non
         }
     )
     pq.write_table(table, tmp_path / "till.parquet")
-    (batch,) = batches(make, TILL.replace("format: csv", "format: parquet"), tmp_path / "till.parquet")
+    (batch,) = batches(
+        make, TILL.replace("format: csv", "format: parquet"), tmp_path / "till.parquet"
+    )
     assert sum(column(batch, "value_minor")) == sum(range(1, 20_000))
 
 
@@ -341,20 +377,26 @@ def test_money_in_floats_is_exact_to_the_cent(make: Make, tmp_path: Path) -> Non
         ("2026-10-25 02:30:00", "2026-10-25T01:30:00+00:00", "2026-10-25"),
     ],
 )
-def test_a_time_is_local_unless_it_says_otherwise(make: Make, cell: str, instant: str, day: str) -> None:
+def test_a_time_is_local_unless_it_says_otherwise(
+    make: Make, cell: str, instant: str, day: str
+) -> None:
     batch = one(make, TILL + "time_zone: Europe/Berlin\n", HEADER + f"r,a,1,1,{cell}\n")
     (row,) = batch.rows.to_pylist()
     assert (row["occurred_at"].isoformat(), row["day"].isoformat()) == (instant, day)
     assert batch.repaired == {"clock_gap": 0}
 
 
-@pytest.mark.parametrize("cell", ["01/07/2026", "2026-13-01", "2026-02-30 10:00", "infinity", "epoch", "9:00", "46204.5"])
+@pytest.mark.parametrize(
+    "cell", ["01/07/2026", "2026-13-01", "2026-02-30 10:00", "infinity", "epoch", "9:00", "46204.5"]
+)
 def test_what_is_no_time_is_rejected(make: Make, cell: str) -> None:
     assert told(one(make, TILL, HEADER + f"r,a,1,1,{cell}\n")) == [(2, "at", "unreadable")]
 
 
 def test_a_time_that_the_clock_skipped_is_read_an_hour_later_and_counted(make: Make) -> None:
-    batch = one(make, TILL + "time_zone: Europe/Berlin\n", HEADER + "r,a,1,1,2026-03-29 02:30:00\n" + LINE)
+    batch = one(
+        make, TILL + "time_zone: Europe/Berlin\n", HEADER + "r,a,1,1,2026-03-29 02:30:00\n" + LINE
+    )
     assert column(batch, "occurred_at")[0] == datetime(2026, 3, 29, 1, 30, tzinfo=UTC)
     assert batch.repaired == {"clock_gap": 1}
 
@@ -366,7 +408,11 @@ def test_the_trading_day_may_begin_in_another_zone(make: Make) -> None:
 
 
 def test_a_declared_time_format_is_the_only_one(make: Make) -> None:
-    batch = one(make, TILL + 'time_format: "%d.%m.%Y %H:%M"\n', HEADER + "r,a,1,1,31.01.2026 09:05\nr,a,1,1,2026-01-31\n")
+    batch = one(
+        make,
+        TILL + 'time_format: "%d.%m.%Y %H:%M"\n',
+        HEADER + "r,a,1,1,31.01.2026 09:05\nr,a,1,1,2026-01-31\n",
+    )
     assert column(batch, "occurred_at") == [datetime(2026, 1, 31, 9, 5, tzinfo=UTC)]
     assert told(batch) == [(3, "at", "unreadable")]
 
@@ -381,12 +427,15 @@ def test_a_time_format_with_an_offset_gives_instants(make: Make) -> None:
 
 
 def test_every_rule_is_counted_and_the_first_that_rejects_is_named(make: Make) -> None:
-    text = TILL + """\
+    text = (
+        TILL
+        + """\
 rules:
   - {id: voided, when: "item = 'void'", do: ignore, reason: nothing was sold}
   - {id: nothing, when: quantity_units = 0, do: reject, reason: no units}
   - {id: cheap, when: price < 0.10, do: reject, reason: too cheap}
 """
+    )
     rows = "r,void,0,0,2026-01-01\nr,a,0,0,2026-01-01\nr,b,1,0.01,2026-01-01\n" + LINE
     batch = one(make, text, HEADER + rows)
     assert told(batch) == [(3, None, "nothing"), (4, None, "cheap")]
@@ -397,13 +446,18 @@ rules:
 
 
 def test_a_repair_mends_what_could_not_be_read_and_other_rules_see_it_mended(make: Make) -> None:
-    text = TILL.replace("qty: int", "qty: text").replace("quantity_units: qty", "quantity_units: try_cast(qty AS BIGINT)")
-    text = text.replace("value_minor: qty * price", "value_minor: price") + """\
+    text = TILL.replace("qty: int", "qty: text").replace(
+        "quantity_units: qty", "quantity_units: try_cast(qty AS BIGINT)"
+    )
+    text = (
+        text.replace("value_minor: qty * price", "value_minor: price")
+        + """\
 rules:
   - {id: dozen, when: "qty = 'dozen'", do: repair, set: {quantity_units: "12"}, reason: written out}
   - {id: many, when: "qty = 'many'", do: repair, set: {quantity_units: "999"}, reason: written out}
   - {id: too_many, when: quantity_units > 100, do: reject, reason: nobody buys so many}
 """
+    )
     rows = "".join(f"r,a,{qty},1,2026-01-01\n" for qty in ("dozen", "many", "few", "1"))
     batch = one(make, text, HEADER + rows)
     assert column(batch, "quantity_units") == [12, 1]
@@ -413,18 +467,24 @@ rules:
 
 
 def test_of_two_repairs_of_a_column_the_first_wins(make: Make) -> None:
-    text = TILL + """\
+    text = (
+        TILL
+        + """\
 rules:
   - {id: first, when: quantity_units > 0, do: repair, set: {sku: "'one'"}, reason: x}
   - {id: second, when: quantity_units > 1, do: repair, set: {sku: "'two'", store_id: "'s2'"}, reason: x}
 """
+    )
     batch = one(make, text, HEADER + LINE)
     assert (column(batch, "sku"), column(batch, "store_id")) == (["one"], ["s2"])
     assert batch.repaired == {"first": 1, "second": 1}
 
 
 def test_a_rule_may_mend_a_column_that_nothing_fills(make: Make) -> None:
-    text = TILL + "rules:\n  - {id: staff, when: \"item = 'apple'\", do: repair, set: {customer_id: \"'c1'\"}, reason: x}\n"
+    text = (
+        TILL
+        + "rules:\n  - {id: staff, when: qty > 1, do: repair, set: {customer_id: \"'c1'\"}, reason: x}\n"
+    )
     assert column(one(make, text, HEADER + LINE), "customer_id") == ["corner_shop:c1"]
 
 
@@ -435,9 +495,15 @@ def test_a_condition_that_cannot_be_computed_does_not_hold(make: Make) -> None:
 
 
 def test_in_a_rule_a_name_means_the_retailers_column_before_the_files(make: Make) -> None:
-    text = TILL.replace("  receipt: text", "  basket_id: int").replace("basket_id: receipt", "basket_id: basket_id + 1")
+    text = TILL.replace("  receipt: text", "  basket_id: int").replace(
+        "basket_id: receipt", "basket_id: basket_id + 1"
+    )
     text += "rules:\n  - {id: seen, when: \"basket_id = '8'\", do: reject, reason: x}\n"
-    batch = one(make, text, HEADER.replace("receipt", "basket_id") + LINE.replace("r1", "7") + LINE.replace("r1", "8"))
+    batch = one(
+        make,
+        text,
+        HEADER.replace("receipt", "basket_id") + LINE.replace("r1", "7") + LINE.replace("r1", "8"),
+    )
     assert (column(batch, "basket_id"), told(batch)) == (["9"], [(2, None, "seen")])
 
 
@@ -452,7 +518,10 @@ columns: {sku: item, quantity_units: units, occurred_at: at}
 """
     content = "item,units,at\na,-1,2026-01-01\na,0,2026-01-01\na,5,2026-01-01\nb,5,2026-01-01\n"
     batch = one(make, text, content)
-    assert [(row["sku"], row["quantity_units"]) for row in batch.rows.to_pylist()] == [("a", 0), ("b", 5)]
+    assert [(row["sku"], row["quantity_units"]) for row in batch.rows.to_pylist()] == [
+        ("a", 0),
+        ("b", 5),
+    ]
     assert told(batch) == [(2, "quantity_units", "out_of_range"), (4, None, "repeated")]
     assert batch.rejected["reason"][0].as_py() == "it must be at least 0"
 
@@ -461,17 +530,20 @@ columns: {sku: item, quantity_units: units, occurred_at: at}
 
 PRODUCTS = pa.Table.from_pylist(
     [
-        {"sku": "apple", "name": "Apple", "brand": None, "department": "FRUIT", "category": None, "package_size": None, "known_at": KNOWN_AT},
-        {"sku": "petrol", "name": "Petrol", "brand": None, "department": "FUEL", "category": None, "package_size": None, "known_at": KNOWN_AT},
+        {"sku": sku, "department": department, "known_at": KNOWN_AT}
+        for sku, department in (("apple", "FRUIT"), ("petrol", "FUEL"))
     ],
     retail.PRODUCT.arrow,
 )  # fmt: skip
-WITH_PRODUCTS = TILL + """\
+WITH_PRODUCTS = (
+    TILL
+    + """\
 references: {product: {table: product, on: sku}}
 rules:
   - {id: unknown, when: product.sku IS NULL, do: reject, reason: no such item}
   - {id: fuel, when: product.department = 'FUEL', do: reject, reason: no units}
 """
+)
 
 
 def test_rules_look_into_reference_tables(make: Make) -> None:
@@ -547,7 +619,11 @@ def test_small_files_read_together_stay_apart(make: Make) -> None:
 
 def test_files_before_a_bad_one_are_handed_on(make: Make) -> None:
     found = mapping(make(TILL, "mapping.yaml"))
-    files = [make(HEADER + LINE, "good.csv"), make("other\n1\n", "bad.csv"), make(HEADER + LINE, "late.csv")]
+    files = [
+        make(HEADER + LINE, "good.csv"),
+        make("other\n1\n", "bad.csv"),
+        make(HEADER + LINE, "late.csv"),
+    ]
     loading = load(found, files, known_at=KNOWN_AT, location_id="DC1")
     assert next(loading).file == "good.csv"
     with pytest.raises(Misused, match=r"bad\.csv has no column 'receipt'; it has: other"):
@@ -573,7 +649,13 @@ def test_a_customer_kept_is_marked_with_its_source(make: Make) -> None:
 
 def test_a_pseudonym_hides_the_person_everywhere(make: Make) -> None:
     text = LOYAL + "customer: pseudonymise\n"
-    rows = loyal("Ann@x.org") + loyal(" ann@X.ORG ") + loyal("bob@x.org") + loyal("") + loyal("ann@x.org", "no")
+    rows = (
+        loyal("Ann@x.org")
+        + loyal(" ann@X.ORG ")
+        + loyal("bob@x.org")
+        + loyal("")
+        + loyal("ann@x.org", "no")
+    )
     batch = one(make, text, LOYAL_HEADER + rows + "r1,ann@x.org\n", pseudonym_key=KEY)
     ann, same, bob, nobody = column(batch, "customer_id")
     assert ann == same != bob
@@ -590,7 +672,10 @@ def test_a_pseudonym_hides_the_person_everywhere(make: Make) -> None:
 
 
 def test_other_personal_columns_are_hidden_too(make: Make) -> None:
-    text = LOYAL.replace("customer_id: email", "customer_id: cast(qty AS VARCHAR)") + "personal: [email]\n"
+    text = (
+        LOYAL.replace("customer_id: email", "customer_id: cast(qty AS VARCHAR)")
+        + "personal: [email]\n"
+    )
     batch = one(make, text, LOYAL_HEADER + loyal("ann@x.org", "no"), pseudonym_key=KEY)
     assert "ann" not in batch.rejected["raw"][0].as_py()
 
@@ -625,10 +710,11 @@ def test_a_mappings_digest_is_of_what_it_says(make: Make) -> None:
         ("currency: EUR\n", "", "1:1", "currency is required"),
         ("  qty: int", "  qty: integer", "9:3", "source_columns.qty: Input should be"),
         ("  sku: item\n", "", "12:1", "columns: 'sku' of sale_line is required"),
-        ("  sku: item", "  sku: item\n  colour: item", "16:3", "columns.colour: sale_line has no such column"),
+        ("  sku: item", "  sku: item\n  colour: item", "16:3", "colour: sale_line has no such column"),
         ("  sku: item", "  sku: itme", "15:8", "unknown column 'itme'; did you mean 'item'?"),
         ("  sku: item", "  sku: random()", "15:8", "function"),
-        ("  quantity_units: qty", "  quantity_units: item", "16:19", "quantity_units of sale_line is of kind int, but this is text"),
+        ("  quantity_units: qty", "  quantity_units: item", "16:19",
+         "quantity_units of sale_line is of kind int, but this is text"),
         ("document: [basket_id]\n", "", "1:1", "document is required"),
         ("document: [basket_id]", "document: [bag]", "19:1", "'bag' is not among columns"),
         ("table: sale_line", "table: sale_lines", "3:1", "no table 'sale_lines' can be loaded"),
@@ -638,7 +724,7 @@ def test_a_mappings_digest_is_of_what_it_says(make: Make) -> None:
         ("currency: EUR", "currency: EUR\npersonal: [name]", "6:1", "'name' is not among source_columns"),
         ("currency: EUR", "currency: EUR\npersonal: [qty]", "10:3", "a personal column is read as text"),
         ("currency: EUR", "currency: EUR\ncustomer: pseudonymise", "6:1", "there is no column customer_id"),
-        ("currency: EUR", "currency: EUR\nreferences: {p: {table: produce, on: sku}}", "6:14", "no table 'produce'"),
+        ("currency: EUR", "currency: EUR\nreferences: {p: {table: none, on: sku}}", "6:14", "no table 'none'"),
         ("currency: EUR", "currency: EUR\nproduct: {sku: item}", "6:11", "product has no such column"),
         ("source: corner_shop", "source: Corner Shop", "2:1", "String should match pattern"),
         ("  item: text", "  item: text\n  Item: text", "6:1", "names must differ by more than case"),
@@ -667,9 +753,9 @@ def test_what_is_wrong_with_a_mapping_is_told_with_its_place(
         ("{id: a, when: qty > 1, do: repair, reason: x}", "21:5", "a repair sets columns"),
         ("{id: a, when: qty > 1, do: reject, set: {sku: item}, reason: x}", "21:5", "a repair sets columns"),
         ("{id: a, when: qty > 1, do: repair, set: {sku: itme}, reason: x}", "21:51", "unknown column"),
-        ("{id: a, when: qty > 1, do: repair, set: {line_key: item}, reason: x}", "21:46", "no such column to set"),
+        ("{id: a, when: qty > 1, do: repair, set: {line_key: item}, reason: x}", "21:46", "no such column"),
         ("{id: blank, when: qty > 1, do: reject, reason: x}", "21:6", "'blank' is taken"),
-        ("{id: a, when: qty > 1, do: warn, reason: x}", "21:28", "Input should be 'reject', 'repair' or 'ignore'"),
+        ("{id: a, when: qty > 1, do: warn, reason: x}", "21:28", "Input should be 'reject', 'repair' or"),
     ],
 )  # fmt: skip
 def test_what_is_wrong_with_a_rule_is_told_with_its_place(
@@ -748,18 +834,24 @@ def test_text_is_not_taken_for_parquet(make: Make, tmp_path: Path) -> None:
     text = TILL.replace("format: csv", "format: parquet")
     assert "is no Parquet file" in refused(make, make(HEADER + LINE), text)
     pq.write_table(PRODUCTS, tmp_path / "p.parquet")
-    assert "has no column 'receipt'; it has: sku, name" in refused(make, tmp_path / "p.parquet", text)
+    assert "has no column 'receipt'; it has: sku, name" in refused(
+        make, tmp_path / "p.parquet", text
+    )
     cut = make((tmp_path / "p.parquet").read_bytes()[:-20], "cut.parquet")
     assert "cut short" in refused(make, cut, text)
 
 
 def test_a_damaged_parquet_page_is_told(make: Make, tmp_path: Path) -> None:
-    table = pa.table({"receipt": ["r1"] * 1000, "item": [str(n) * 20 for n in range(1000)], "qty": [1] * 1000,
-                      "price": [1.0] * 1000, "at": pa.array([0] * 1000, pa.timestamp("ms", "UTC"))})  # fmt: skip
+    cells: dict[str, Any] = {"receipt": ["r1"] * 1000, "qty": [1] * 1000, "price": [1.0] * 1000}
+    cells |= {"item": [str(n) * 20 for n in range(1000)]}
+    cells |= {"at": pa.array([0] * 1000, pa.timestamp("ms", "UTC"))}
+    table = pa.table(cells)
     pq.write_table(table, tmp_path / "p.parquet", compression="gzip")
     whole = bytearray((tmp_path / "p.parquet").read_bytes())
     whole[500:900] = b"\xff" * 400
-    words = refused(make, make(bytes(whole), "bad.parquet"), TILL.replace("format: csv", "format: parquet"))
+    words = refused(
+        make, make(bytes(whole), "bad.parquet"), TILL.replace("format: csv", "format: parquet")
+    )
     assert "bad.parquet, after row 0: it is damaged" in words
 
 
@@ -779,7 +871,11 @@ def test_gz_and_zip_are_read_as_what_they_hold(make: Make, tmp_path: Path) -> No
         archive.writestr("a/2.csv", content)
     (unpacked,) = batches(make, TILL, packed)
     members = batches(make, TILL, tmp_path / "days.zip")
-    assert [batch.file for batch in (unpacked, *members)] == ["till.csv.gz", "days.zip/a/1.csv", "days.zip/a/2.csv"]
+    assert [batch.file for batch in (unpacked, *members)] == [
+        "till.csv.gz",
+        "days.zip/a/1.csv",
+        "days.zip/a/2.csv",
+    ]
     for batch in (unpacked, *members):
         assert keys([batch]) == keys([plain])
         assert told(batch) == told(plain)
@@ -819,7 +915,9 @@ def test_an_archive_that_grows_too_much_is_refused_and_leaves_nothing(
     with zipfile.ZipFile(tmp_path / "many.zip", "w") as archive:
         for number in range(3):
             archive.writestr(f"{number}.csv", HEADER)
-    assert "holds 3 files; at most 2 are read" in refused(make, tmp_path / "many.zip", bounds=bounds)
+    assert "holds 3 files; at most 2 are read" in refused(
+        make, tmp_path / "many.zip", bounds=bounds
+    )
     assert [path for path in scratch.iterdir() if list(path.iterdir())] == []
     assert one(make, TILL, gzip.compress((HEADER + LINE * 30_000).encode())).rows.num_rows == 30_000
 
@@ -832,11 +930,15 @@ def test_products_of_sales_have_the_name_they_are_most_often_called_by(make: Mak
         "product: {name: trim(name)}\nrules:\n  - {id: lost, when: qty < 0, do: reject, reason: damaged}\n"
     )
     names = {"a": ["Pear", " Pear", "pear", ""], "b": ["z", "y"], "c": [""], "d": []}
-    rows = "".join(f"r,{sku},1,1,2026-01-01,{name}\n" for sku, all_ in names.items() for name in all_)
+    rows = "".join(
+        f"r,{sku},1,1,2026-01-01,{name}\n" for sku, all_ in names.items() for name in all_
+    )
     lost = "r,b,-1,1,2026-01-01,damaged\n" * 5 + "r,d,-1,1,2026-01-01,lost\n"
     header = HEADER.rstrip() + ",name\n"
     half = rows.index("\n", len(rows) // 2) + 1
-    files = [make(header + part, f"{n}.csv") for n, part in enumerate((rows[:half] + lost, rows[half:]))]
+    files = [
+        make(header + part, f"{n}.csv") for n, part in enumerate((rows[:half] + lost, rows[half:]))
+    ]
     found = load_products(mapping(make(text, "mapping.yaml")), files, known_at=KNOWN_AT)
     assert found.schema.equals(retail.PRODUCT.arrow, check_metadata=True)
     assert [(row["sku"], row["name"], row["brand"]) for row in found.to_pylist()] == [
@@ -853,14 +955,23 @@ format: csv
 source_columns: {code: text, title: text}
 columns: {sku: code, name: title}
 """
-    files = [make("code,title\nb,B\na,A\n", "1.csv"), make("code,title\nb,new B\nb,repeated\n", "2.csv")]
+    files = [
+        make("code,title\nb,B\na,A\n", "1.csv"),
+        make("code,title\nb,new B\nb,repeated\n", "2.csv"),
+    ]
     found = load_products(mapping(make(text, "mapping.yaml")), files, known_at=KNOWN_AT)
     assert [(row["sku"], row["name"]) for row in found.to_pylist()] == [("a", "A"), ("b", "new B")]
     assert found.schema.equals(retail.PRODUCT.arrow, check_metadata=True)
 
 
 def test_promotions_count_each_store_once_a_week(tmp_path: Path) -> None:
-    rows = [(7, 1, "3", "0"), (7, 1, "5", "0"), (7, 2, "0", "A"), (7, 3, "9", "D"), (8, 1, "0", "A")]
+    rows = [
+        (7, 1, "3", "0"),
+        (7, 1, "5", "0"),
+        (7, 2, "0", "A"),
+        (7, 3, "9", "D"),
+        (8, 1, "0", "A"),
+    ]
     table = pa.table(
         {
             "product_id": [row[0] for row in rows],
@@ -880,4 +991,6 @@ def test_promotions_count_each_store_once_a_week(tmp_path: Path) -> None:
 def test_a_decimal_is_the_number_that_was_written(make: Make) -> None:
     prices = ["0.07", "19.99", "1000000.01", "0.29", "1.15"]
     rows = "".join(f"r,a,1,{price},2026-01-01\n" for price in prices)
-    assert column(one(make, TILL, HEADER + rows), "value_minor") == [int(Decimal(p) * 100) for p in prices]
+    assert column(one(make, TILL, HEADER + rows), "value_minor") == [
+        int(Decimal(p) * 100) for p in prices
+    ]

@@ -6,6 +6,7 @@ import json
 import os
 import pwd
 import shutil
+import signal
 import socket
 import stat
 import struct
@@ -427,9 +428,10 @@ def test_as_an_ordinary_user(ground: Path) -> None:
 # ------------------------------------------------------------------------------ what is left over
 
 
-@pytest.mark.parametrize("whose", ["dead", "ours", "zombie", "another server"])
+@pytest.mark.parametrize("whose", ["dead", "ours", "zombie", "another server", "a visitor"])
 def test_a_stale_pid_file_is_recovered_from(whole: Path, shared: Settings, whose: str) -> None:
     zombie = subprocess.Popen(["true"])
+    visitor = subprocess.Popen(["sleep", "60"], cwd=whole / "postgres" / "cluster")
     other = postmaster.read(shared.home / "postgres")
     assert other is not None
     time.sleep(0.05)
@@ -438,6 +440,7 @@ def test_a_stale_pid_file_is_recovered_from(whole: Path, shared: Settings, whose
         "ours": os.getpid(),
         "zombie": zombie.pid,
         "another server": other.pid,
+        "a visitor": visitor.pid,
     }
     path = whole / "postgres" / "cluster" / "postmaster.pid"
     lines = [pid[whose], path.parent, int(time.time()), 5432, whole, "", "  5432001    1", "ready"]
@@ -447,8 +450,10 @@ def test_a_stale_pid_file_is_recovered_from(whole: Path, shared: Settings, whose
     assert servers.running(at(whole)) is None
     with servers.lease(at(whole)) as database, database.admin() as connection:
         assert connection.execute("SELECT 1").fetchone() == (1,)
+    assert visitor.poll() is None
+    visitor.kill()
+    assert visitor.wait() + zombie.wait() == -signal.SIGKILL
     assert living(whole) == []
-    zombie.wait()
 
 
 def test_what_the_environment_says_of_other_servers_leads_nowhere_else(
@@ -737,28 +742,37 @@ def test_a_wrong_password_is_refused_without_repeating_it(shared: Settings, grou
     assert "s3cret" not in said
 
 
-def test_a_given_server_that_is_too_old_is_refused(ground: Path) -> None:
-    def serve(listener: socket.socket) -> None:
-        """Speak just enough of the protocol to say which version this is."""
+@contextmanager
+def answering(*messages: tuple[bytes, bytes]) -> Iterator[str]:
+    """A server that says only this, whoever asks; its address, with the password "s3cret"."""
+
+    def answer(listener: socket.socket) -> None:
         client, _ = listener.accept()
         with client:
-            client.recv(8)
-            client.sendall(b"N")
             client.recv(1000)
-            said = struct.pack("!cII", b"R", 8, 0)
-            for name, setting in (("server_version", "14.9"), ("server_encoding", "UTF8")):
-                text = f"{name}\0{setting}\0".encode()
-                said += b"S" + struct.pack("!I", len(text) + 4) + text
-            client.sendall(said + b"Z" + struct.pack("!Ic", 5, b"I"))
+            for kind, body in messages:
+                client.sendall(kind + struct.pack("!I", len(body) + 4) + body)
             client.recv(1000)
 
     with socket.create_server(("127.0.0.1", 0)) as listener:
-        thread = threading.Thread(target=serve, args=[listener])
+        thread = threading.Thread(target=answer, args=[listener])
         thread.start()
-        url = f"postgresql://ann@127.0.0.1:{listener.getsockname()[1]}/shop?gssencmode=disable"
-        said = refusal(given(url, ground / "by-url"))
+        port = listener.getsockname()[1]
+        plain = "gssencmode=disable&sslmode=disable"
+        yield f"postgresql://ann:s3cret@127.0.0.1:{port}/shop?{plain}"
         thread.join()
-    assert "is PostgreSQL 14.9; use version 15 or later" in said
+
+
+def test_a_given_server_that_is_too_old_is_refused(ground: Path) -> None:
+    said = [(b"R", struct.pack("!I", 0)), (b"S", b"server_version\x0014.9\0"), (b"Z", b"I")]
+    with answering(*said) as url:
+        assert "is PostgreSQL 14.9; use version 15" in refusal(given(url, ground / "by-url"))
+
+
+def test_a_server_that_repeats_our_password_is_not_quoted(ground: Path) -> None:
+    with answering((b"E", b"SFATAL\0C28000\0Mno s3cret, no entry\0\0")) as url:
+        said = refusal(given(url, ground / "by-url"))
+    assert "no ***, no entry" in said
 
 
 # ------------------------------------------------------------------------------------- the doctor

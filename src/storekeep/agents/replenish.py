@@ -3,8 +3,8 @@
 Periodic review with a reorder point and an order-up-to level, known as (R, s, S): on a supplier's review day
 each of its items whose inventory position has fallen below s is filled up to S. The reorder point s is such
 that demand until the delivery after next is met with the wanted probability; S lies above it by what an
-economic order is more than a review period's demand. Hides the formulas and the demand distribution. It reads evidence
-and returns proposals; every number it used goes with them.
+economic order is more than a review period's demand. Hides the formulas and the demand distribution. It
+reads evidence and returns proposals; every number it used goes with them.
 """
 
 from __future__ import annotations

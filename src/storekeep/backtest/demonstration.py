@@ -10,7 +10,7 @@ import resource
 import shutil
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
 from datetime import time as clock_time
@@ -108,9 +108,12 @@ def demo(settings: Settings, options: Options, progress: Progress | None = None)
     with watch("read the sales"):
         sales = _sales(options, clock.now, told)
         chosen = period(sales, options.days, options.since, options.until)
-    with watch("start"):
-        _forget(settings)
-    with opened(settings, now=clock, purpose="demo") as pipeline:
+    with ExitStack() as stack:
+        with watch("start"):
+            # One lease from here to the end, so that the server starts once.
+            stack.enter_context(servers.lease(settings))
+            _forget(settings)
+            pipeline = stack.enter_context(opened(settings, now=clock, purpose="demo"))
         play = Play(pipeline, clock, sales, chosen, options.seed, watch)
         with watch("take in the history"):
             play.prepare(told)
@@ -379,6 +382,7 @@ class Play:
             "duplicates": self.duplicates,
             "rejected": {row["values"]: row["counts"] for row in counts},
             "repaired": self.sales.repaired,
+            "matched": self.sales.matched,
         }
 
     def _decisions(self) -> dict[str, int]:
@@ -425,8 +429,8 @@ class Show:
         chosen = self._one(Status.EXECUTED, verdict=Decided.CLIP) or self._one(Status.EXECUTED)
         return {
             **self._explained(chosen),
-            "approval": self._approved(),
-            "revert": self._reverted(),
+            "approval": (approved := self._approved()),
+            "revert": self._reverted(approved),
             **self._proved(),
         }
 
@@ -477,10 +481,13 @@ class Show:
             "purchase_order": ", ".join(numbers) or None,
         }
 
-    def _reverted(self) -> dict[str, Any] | None:
+    def _reverted(self, approved: dict[str, Any] | None) -> dict[str, Any] | None:
         """One purchase order taken back: the plan first, then what it did to on-order."""
         pipeline = self.play.pipeline
         lines = self.play.back_office.open_lines()
+        if approved is not None:
+            others = pc.not_equal(lines["purchase_order_id"], approved["purchase_order"] or "")
+            lines = lines.filter(others) if pc.any(others).as_py() else lines
         if lines.num_rows == 0:
             return None
         number = lines["purchase_order_id"].to_pylist()[-1]

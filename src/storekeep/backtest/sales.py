@@ -34,6 +34,7 @@ class Sales:
     products: pa.Table
     rejected: pa.Table
     repaired: dict[str, int]
+    matched: dict[str, int]
     read: int
     time_zone: str
     currency: str
@@ -96,14 +97,16 @@ def _read(
 ) -> Sales:
     rows, rejected, read = [], [], 0
     repaired: dict[str, int] = {}
+    matched: dict[str, int] = {}
     references = {} if products is None else {"product": products}
     for loaded in ingest.load(
         mapping, files, known_at=known_at, references=references, location_id=location_id
     ):
         rows.append(loaded.rows)
         rejected.append(loaded.rejected)
-        for rule, many in loaded.repaired.items():
-            repaired[rule] = repaired.get(rule, 0) + many
+        for counts, more in ((repaired, loaded.repaired), (matched, loaded.matched)):
+            for rule, many in more.items():
+                counts[rule] = counts.get(rule, 0) + many
         read += loaded.read
         step(loaded.read)
     if not any(part.num_rows for part in rows):
@@ -126,6 +129,7 @@ def _read(
         products=found,
         rejected=pa.concat_tables(rejected),
         repaired=repaired,
+        matched=matched,
         read=read,
         time_zone=mapping.day_time_zone or mapping.time_zone,
         currency=mapping.currency or _only_currency(table),

@@ -80,7 +80,7 @@ def table(columns: Sequence[Column], rows: Sequence[Sequence[object]]) -> str:
         max((cell_len(line) for line in (column.title, *(row[place] for row in cells))), default=0)
         for place, column in enumerate(columns)
     ]
-    kept = _fitting(columns, wide, room)
+    kept, least = _fitting(columns, wide, room)
     drawn = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
     for place in kept:
         column = columns[place]
@@ -96,7 +96,7 @@ def table(columns: Sequence[Column], rows: Sequence[Sequence[object]]) -> str:
     out = StringIO()
     Console(
         file=out,
-        width=max(room, sum(wide[place] for place in kept if not columns[place].wrap)),
+        width=max(room, least),
         color_system="standard" if in_colour() else None,
         force_terminal=in_colour(),
         markup=False,
@@ -106,19 +106,21 @@ def table(columns: Sequence[Column], rows: Sequence[Sequence[object]]) -> str:
     return "\n".join(line.rstrip() for line in out.getvalue().splitlines())
 
 
-def _fitting(columns: Sequence[Column], wide: Sequence[int], room: int) -> list[int]:
-    """The places of the columns that fit next to each other, in order."""
+def _fitting(
+    columns: Sequence[Column], wide: Sequence[int], room: int
+) -> tuple[list[int], int]:
+    """The places of the columns that fit next to each other, in order, and the least they take."""
     kept = list(range(len(columns)))
 
     def need() -> int:
         least = (
             min(wide[place], _LEAST_WRAP) if columns[place].wrap else wide[place] for place in kept
         )
-        return sum(least) + 2 * (len(kept) - 1)
+        return sum(least) + 2 * len(kept)
 
-    while need() > room and any(columns[place].drop for place in kept):
+    while need() - 2 > room and any(columns[place].drop for place in kept):
         kept.remove(max(kept, key=lambda place: columns[place].drop))
-    return kept
+    return kept, need()
 
 
 def folded(text: str, indent: str = "    ") -> str:

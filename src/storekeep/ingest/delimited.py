@@ -252,7 +252,8 @@ def _batches(
         if "straddling" in str(error) or "block" in str(error):
             raise Refused(
                 f"{file.name}, after line {counter.record + counter.breaks - 1}: a row is longer than "
-                f"{block_bytes >> 20} MiB; is a quote left open, or is {dialect.delimiter!r} not the delimiter?"
+                f"{block_bytes >> 20} MiB; a quote may be open, or the delimiter is not "
+                f"{dialect.delimiter!r}"
             ) from None
         raise Refused(f"{file.name} cannot be read: {error}") from None
 

@@ -283,7 +283,12 @@ def _problems(mapping: Mapping) -> Iterator[tuple[Keys, str]]:
     if mapping.table not in retail.TABLES or mapping.table == "rejected":
         yield ("table",), f"no table {mapping.table!r} can be loaded"
         return
+    yield from _source_problems(mapping)
     yield from _column_problems(mapping)
+    yield from _rule_problems(mapping)
+
+
+def _source_problems(mapping: Mapping) -> Iterator[tuple[Keys, str]]:
     lower = [name.lower() for name in mapping.source_columns]
     if len(set(lower)) < len(lower) or any(name.startswith("__") for name in lower):
         yield ("source_columns",), "names must differ by more than case, and not begin with __"
@@ -292,9 +297,12 @@ def _problems(mapping: Mapping) -> Iterator[tuple[Keys, str]]:
     for name in mapping.personal_columns & set(mapping.source_columns):
         if mapping.source_columns[name] != "text":
             yield ("source_columns", name), "a personal column is read as text"
-    for zone in (mapping.time_zone, mapping.day_time_zone or "UTC"):
-        if zone not in available_timezones():
-            yield ("time_zone",), f"no time zone is called {zone!r}"
+    for key, zone in (("time_zone", mapping.time_zone), ("day_time_zone", mapping.day_time_zone)):
+        if zone is not None and zone not in available_timezones():
+            yield (key,), f"no time zone is called {zone!r}"
+
+
+def _rule_problems(mapping: Mapping) -> Iterator[tuple[Keys, str]]:
     for name, reference in mapping.references.items():
         if reference.on not in mapping.columns:
             yield ("references", name, "on"), f"{reference.on!r} is not among columns"
@@ -309,13 +317,9 @@ def _problems(mapping: Mapping) -> Iterator[tuple[Keys, str]]:
 
 def _column_problems(mapping: Mapping) -> Iterator[tuple[Keys, str]]:
     target = mapping.target
+    ours = {"line_key", "known_at", "source_file", "source_line"}
     for name in mapping.columns:
-        if name not in target.names or name in {
-            "line_key",
-            "known_at",
-            "source_file",
-            "source_line",
-        }:
+        if name not in target.names or name in ours:
             yield ("columns", name), f"{target.name} has no such column to fill"
     required = {column.name for column in target.columns if not column.nullable} - PROVIDED
     for name in sorted(required - set(mapping.columns)):

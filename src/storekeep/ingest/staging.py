@@ -33,7 +33,9 @@ from storekeep.ingest.statement import Statement, parsed, statement
 
 TASK_ROWS = 32_768
 TOGETHER_ROWS = 65_536
+WINDOW_ROWS = 1_000_000
 MEMORY_LIMIT = "512MB"
+_LAST_LINE = 2**62
 
 
 @dataclass(frozen=True)
@@ -160,9 +162,7 @@ def _together(run: Run, waiting: list[_Begun]) -> Iterator[Piece]:
         numbers = np.repeat(np.arange(len(waiting)), [len(one.block.lines) for one in waiting])
         made = _judge(run, [one.block for one in waiting], numbers, first=True)
         _number_equals(run, made)
-        judged = run.connection.execute(
-            "SELECT * FROM staged ORDER BY __file, __line"
-        ).to_arrow_table()
+        judged = _numbered(run, made, 0, _LAST_LINE)
     before = 0
     for one in waiting:
         rows = judged.slice(before, len(one.block.lines))
@@ -191,13 +191,11 @@ def _alone(run: Run, file: _Begun, blocks: Iterable[Block], batch_rows: int) -> 
         _number_equals(run, made)
     ranges = edges.ranges()
     for number, (low, high) in enumerate(ranges):
-        judged, malformed = (
-            run.connection.execute(
-                f"SELECT * FROM {table} WHERE {line} >= ? AND {line} < ? ORDER BY {line}",
-                [low, high],
-            ).to_arrow_table()
-            for table, line in (("staged", "__line"), ("malformed", "line"))
-        )
+        with _room():
+            judged = _numbered(run, made, low, high)
+        malformed = run.connection.execute(
+            "SELECT * FROM malformed WHERE line >= ? AND line < ? ORDER BY line", [low, high]
+        ).to_arrow_table()
         last = number + 1 == len(ranges)
         yield Piece(file.file, number, last, file.unmapped, made, judged, malformed)
 
@@ -272,35 +270,53 @@ def _pseudonymised(run: Run, cells: pa.Table) -> pa.Table:
 
 
 def _number_equals(run: Run, made: Statement) -> None:
-    """Tell equal rows of a file apart.
+    """Tell equal rows of a file apart: the table `equals` numbers the second and later ones from 2 on.
 
     Two equal lines of one document are two lines: the second and later ones get a key made from the
     first's and their number. In a table whose rows have a key of their own, the later row is turned away.
     Which of them counts as the first is settled by what else they say and only then by their place, so
     that another order of the same lines gives the same keys.
     """
-    is_sale = "line_key" in run.mapping.target.names
-    order = [*(f'"{name}"' for name in made.given), "__line"] if is_sale else ["__line"]
-    equals = run.connection.execute(f"""
-        WITH several AS (
-          SELECT hash(__file, __key) AS h FROM staged WHERE __fate IS NULL GROUP BY h HAVING count(*) > 1
-        )
-        SELECT __file, __line,
-          row_number() OVER (PARTITION BY __file, __key ORDER BY {", ".join(order)}) AS n
-        FROM staged WHERE __fate IS NULL AND hash(__file, __key) IN (SELECT h FROM several)
-        QUALIFY n > 1
-    """).to_arrow_table()
-    if not equals.num_rows:
-        return
-    change = "__key = md5(concat(__key, '|', n))"
-    if not is_sale:
-        change = f"__fate = {len(made.fates) - 1}"
-    run.connection.register("equals", equals)
+    order = ", ".join([*(f'"{name}"' for name in made.undecided), "__line"])
+    run.connection.execute("""
+        CREATE OR REPLACE TEMP TABLE several AS
+        SELECT __hash, count(*) AS rows FROM staged WHERE __fate IS NULL
+        GROUP BY __hash HAVING count(*) > 1
+    """)
+    ((rows,),) = run.connection.execute("SELECT coalesce(sum(rows), 0) FROM several").fetchall()
     run.connection.execute(
-        f"UPDATE staged SET {change} FROM equals "
-        "WHERE staged.__file = equals.__file AND staged.__line = equals.__line"
+        "CREATE OR REPLACE TEMP TABLE equals (__file BIGINT, __line BIGINT, n BIGINT)"
     )
-    run.connection.unregister("equals")
+    # Some at a time: a window over all rows of a large file would not fit.
+    shares = -(-int(rows) // WINDOW_ROWS)
+    for share in range(shares):
+        run.connection.execute(f"""
+            INSERT INTO equals
+            SELECT __file, __line,
+              row_number() OVER (PARTITION BY __file, __key ORDER BY {order}) AS n
+            FROM staged
+            WHERE __fate IS NULL AND __hash % {shares} = {share}
+              AND __hash IN (SELECT __hash FROM several)
+            QUALIFY n > 1
+        """)
+
+
+def _numbered(run: Run, made: Statement, low: int, high: int) -> pa.Table:
+    """The judged rows of a range of lines, in order, equal ones told apart."""
+    later = "s.__fate", f"CAST({len(made.fates) - 1} AS SMALLINT)", "__fate"
+    if made.counts_equals:
+        later = "s.__key", "md5(concat(s.__key, '|', e.n))", "__key"
+    once, again, name = later
+    return run.connection.execute(
+        f"""
+        SELECT s.* REPLACE (CASE WHEN e.n IS NULL THEN {once} ELSE {again} END AS {name})
+        FROM (SELECT * FROM staged WHERE __line >= $low AND __line < $high) AS s
+        LEFT JOIN (SELECT * FROM equals WHERE __line >= $low AND __line < $high) AS e
+          ON s.__file = e.__file AND s.__line = e.__line
+        ORDER BY s.__file, s.__line
+        """,
+        {"low": low, "high": high},
+    ).to_arrow_table()
 
 
 class _Edges:
@@ -323,4 +339,4 @@ class _Edges:
     def ranges(self) -> tuple[tuple[int, int], ...]:
         """Half-open ranges of lines that cover the file."""
         inner = self._cuts[1:]
-        return tuple(zip([0, *inner], [*inner, int(np.iinfo(np.int64).max)], strict=True))
+        return tuple(zip([0, *inner], [*inner, _LAST_LINE], strict=True))

@@ -45,14 +45,16 @@ class Statement:
     """The statement, and what its codes mean.
 
     `judge` selects from `block` (columns `__file`, `__line`, `__c0`, …) one row each: `__file`, `__line`,
-    the target's columns that a file can give (`given`), `__fate` (place in `fates`, NULL when taken in),
-    `__spoke` (a bit for each rule that holds), `__raw` (the row as JSON, where it is turned away), and
-    `__key`, a digest of what makes the row itself.
+    the target's columns that a file can give, `__fate` (place in `fates`, NULL when taken in), `__spoke` (a
+    bit for each rule that holds), `__raw` (the row as JSON, where it may be turned away), `__key`, a digest
+    of what makes the row itself, and `__hash` of that. Where rows have no key of their own, equal ones are
+    counted (`counts_equals`); `undecided` are the columns that can still differ between them.
     """
 
     judge: str
     fates: tuple[Fate, ...]
-    given: tuple[str, ...]
+    counts_equals: bool
+    undecided: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -93,7 +95,9 @@ def statement(
     ]
     with_ = ",\n".join(f"{name} AS (\n{body}\n)" for name, body in steps)
     body = _final(mapping, readers, fates, given, tuple(extra))
-    return Statement(f"WITH {with_}\n{body}", fates, given)
+    counts = _counts_equals(mapping)
+    undecided = [name for name in given if counts and name not in {*_identity(mapping), "day"}]
+    return Statement(f"WITH {with_}\n{body}", fates, counts, tuple(undecided))
 
 
 @lru_cache(maxsize=256)
@@ -361,6 +365,9 @@ def _final(
     bits = [f'(CAST("__rule{index}" AS BIGINT) << {index})' for index in range(len(mapping.rules))]
     bits.append(f"(CAST(__gap AS BIGINT) << {CLOCK_GAP_BIT})")
     kept = ", ".join(str(code) for code, fate in enumerate(fates) if fate.kept)
+    told = f"__fate IN ({kept})"
+    if not _counts_equals(mapping):
+        told += " OR __fate IS NULL"
     raw = ", ".join(f"{quoted(one.name)} := {one.cell}" for one in readers)
     columns = [
         "__file",
@@ -368,25 +375,31 @@ def _final(
         *(quoted(name) for name in (*given, *extra)),
         "__fate",
         f"({' | '.join(bits)}) AS __spoke",
-        f"CASE WHEN __fate IN ({kept}) THEN CAST(to_json(struct_pack({raw})) AS VARCHAR) END AS __raw",
+        f"CASE WHEN {told} THEN CAST(to_json(struct_pack({raw})) AS VARCHAR) END AS __raw",
         f"CASE WHEN __fate IS NULL THEN {_key(mapping)} END AS __key",
     ]
-    return f"SELECT {', '.join(columns)} FROM fated"
+    return f"SELECT *, hash(__file, __key) AS __hash FROM (SELECT {', '.join(columns)} FROM fated)"
+
+
+def _counts_equals(mapping: Mapping) -> bool:
+    """Whether equal rows are several facts: so it is with lines of a basket, whose key is made here."""
+    return "line_key" in mapping.target.names
+
+
+def _identity(mapping: Mapping) -> list[str]:
+    """The columns that make a row itself."""
+    if _counts_equals(mapping):
+        return ["quantity_units", "value_minor", "occurred_at", *mapping.document, "sku"]
+    return [name for name in mapping.target.key if name in _filled(mapping)]
 
 
 def _key(mapping: Mapping) -> str:
     """A digest of what makes a row itself; texts carry their length, so that no two rows read alike."""
-    target = mapping.target
-    if "line_key" in target.names:
-        numbers = ["quantity_units", "value_minor", "epoch_us(occurred_at)"]
-        texts = [*mapping.document, "sku"]
-    else:
-        own = [target.column(name) for name in target.key if name in mapping.columns]
-        numbers = [quoted(c.name) for c in own if c.kind != "text"]
-        texts = [c.name for c in own if c.kind == "text"]
     parts = [literal(mapping.source)]
-    parts += [f"'|', CAST({number} AS VARCHAR)" for number in numbers]
-    for name in texts:
-        text = f"coalesce(CAST({quoted(name)} AS VARCHAR), '')"
-        parts.append(f"'|', CAST(length({text}) AS VARCHAR), ':', {text}")
+    for name in _identity(mapping):
+        kind, column = mapping.target.column(name).kind, quoted(name)
+        value = f"epoch_us({column})" if kind == "time" else column
+        text = f"coalesce(CAST({value} AS VARCHAR), '')"
+        size = f"CAST(length({text}) AS VARCHAR), ':', " if kind == "text" else ""
+        parts.append(f"'|', {size}{text}")
     return f"md5(concat({', '.join(parts)}))"

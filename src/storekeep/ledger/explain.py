@@ -191,7 +191,7 @@ def _proved(explained: Mapping[str, Any]) -> list[str]:
     proved = explained["proof"]
     return [
         f"Proof: entry {proved['place']} of ledger batch {proved['batch']}, leaf {proved['leaf'][:16]};",
-        f"  with {len(proved['path'])} siblings it gives root {proved['root'][:16]}, chained and signed as {proved['chain'][:16]}",
+        f"  its {len(proved['path'])} siblings lead to root {proved['root'][:16]}, signed in the chain",
     ]
 
 

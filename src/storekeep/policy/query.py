@@ -10,6 +10,7 @@ planned once, which is what makes one proposal as cheap as it is.
 
 from __future__ import annotations
 
+import functools
 import threading
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
@@ -70,8 +71,14 @@ class _Feed:
         return reader.__arrow_c_stream__(requested_schema)
 
 
+@functools.cache
+def _database() -> duckdb.DuckDBPyConnection:
+    """An empty database that all rulebooks share, each through a connection of its own."""
+    return duckdb.connect(config={"enable_external_access": False})
+
+
 class Query:
-    """The prepared statements of one rulebook, on a database of their own; safe to share by threads."""
+    """The prepared statements of one rulebook, on a connection of their own; safe to share by threads."""
 
     def __init__(self, checked: Checked) -> None:
         text = _Text(checked)
@@ -80,7 +87,7 @@ class Query:
         self.phrased = frozenset(one.id for one in checked.limits if not one.reason.plain)
         self.schema = _schema(text.columns, checked)
         self._lock = threading.Lock()
-        self._connection = duckdb.connect(config={"enable_external_access": False})
+        self._connection = _database().cursor()
         self._connection.execute("SET TimeZone = 'UTC'")
         self._connection.execute("SET enable_progress_bar = false")
         texts = {_JUDGE: (self.schema, text.judge()), _KEYS: (self.schema, text.keys())}

@@ -77,14 +77,9 @@ def is_server(pid: int, folder: Path) -> bool:
         if not Path("/proc/self").exists():
             os.kill(pid, 0)
             return True
-        _, _, rest = (process / "stat").read_text().partition("(")
-        name, _, state = rest.rpartition(")")
+        named = (process / "comm").read_text() == "postgres\n"
         # A server's processes live in its data folder; a zombie lives nowhere.
-        return (
-            name == "postgres"
-            and state.split()[0] not in "ZX"
-            and (process / "cwd").samefile(folder / CLUSTER)
-        )
+        return named and (process / "cwd").samefile(folder / CLUSTER)
     except (FileNotFoundError, ProcessLookupError, PermissionError):
         return False
 
