@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
+from uuid import uuid4
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -178,6 +179,11 @@ def of_tenant(settings: Settings, tenant: str) -> Settings:
     return settings.model_copy(
         update={"tenant": tenant, "currency": CURRENCY, "time_zone": "UTC", "principal": BUYER}
     )
+
+
+def new_tenant(settings: Settings) -> Settings:
+    """The same home for a tenant that nobody had before."""
+    return of_tenant(settings, f"t{uuid4().hex[:12]}")
 
 
 @contextmanager

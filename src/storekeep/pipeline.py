@@ -38,7 +38,7 @@ from storekeep.decisions import (
 )
 from storekeep.errors import InvariantBroken, Refused, Transient, Unknown
 from storekeep.events import EVENT_TABLES, Event, event
-from storekeep.lake import FACTS, Kept, Lake, facts_of
+from storekeep.lake import FACTS, SALE_LINES, STOCK_COUNTS, Kept, Lake, facts_of
 from storekeep.ledger import Batch, Entry, Signer, Step, Terms
 from storekeep.retail import PURCHASE_ORDER_LINE, SALE_LINE
 from storekeep.store import Store, Task, Transaction
@@ -58,18 +58,22 @@ def utc_now() -> datetime:
 
 @contextmanager
 def opened(
-    settings: Settings, *, now: Callable[[], datetime] = utc_now, purpose: str = "live"
+    settings: Settings, *, now: Callable[[], datetime] = utc_now, purpose: str | None = "live"
 ) -> Iterator[Pipeline]:
     """The pipeline of a home's tenant, its servers running and its schema up to date.
 
-    A tenant that is not there yet is made, for `live` use or for a `demo`. Raises `Refused`, `Transient`
+    A tenant that is not there yet is made, for `live` use or for a `demo`; with no purpose it must be
+    there. Raises `Refused`, `Transient`
     or `Permanent` when the home cannot be used, saying what to do.
     """
     name = settings.tenant
     with servers.lease(settings) as database, Store(database.conninfo) as store:
         store.migrate()
         with store.transaction(name) as tx:
-            tx.make_tenant(purpose)
+            if purpose is not None:
+                tx.make_tenant(purpose)
+            elif tx.purpose() is None:
+                raise Refused(f"this home has no tenant {name}; name another with --tenant")
         back_office = BackOffice(database.conninfo, name)
         with closing(back_office), Lake(settings.home / "lake", name) as lake:
             yield Pipeline(
@@ -207,6 +211,25 @@ class Pipeline:
         with self.store.transaction(self.tenant) as tx:
             for listener in set(LISTENERS.values()):
                 bus.advance(tx, listener, partition, tx.heads().get(partition, 0))
+
+    def locations(self) -> list[str]:
+        """The locations of which history knows anything."""
+        found = self.lake.query(
+            "SELECT location_id FROM sale UNION SELECT location_id FROM counted ORDER BY 1",
+            tables={"sale": SALE_LINES, "counted": STOCK_COUNTS},
+        )
+        return [str(each) for each in found["location_id"].to_pylist()]
+
+    def round(self, today: date, locations: Sequence[str] = ()) -> dict[str, Run | None]:
+        """One round for live homes: count in what is new, decide for each location, and act."""
+        self.move_stock()
+        self.keep_history()
+        runs: dict[str, Run | None] = {}
+        for location_id in locations or self.locations():
+            self.update_features(location_id, today)
+            runs[location_id] = self.decide(location_id)
+        self.act()
+        return runs
 
     def update_features(self, location_id: str, today: date) -> int:
         """Move the features of a location forward to now."""
@@ -445,8 +468,8 @@ class Pipeline:
 
     def promote(self, path: Path, by: str) -> str:
         """Put a rulebook from a file in force; its version."""
-        text = path.read_text()
-        loaded = policy.load(text, action=PLACE_PURCHASE_ORDER, evidence=features.SCHEMA)
+        loaded = policy.load(path, action=PLACE_PURCHASE_ORDER, evidence=features.SCHEMA)
+        text = path.read_text(encoding="utf-8")
         with self.store.transaction(self.tenant) as tx:
             tx.register("rulebook", replenish.NAME, loaded.version, text, self.now(), by)
             tx.promote("rulebook", replenish.NAME, loaded.version, self.now(), by)

@@ -547,7 +547,8 @@ class Transaction:
             " AND (%(status)s::text IS NULL OR status = %(status)s)"
             " AND (%(verdict)s::text IS NULL OR verdict = %(verdict)s)"
             " AND (%(agent_version)s::text IS NULL OR agent_version = %(agent_version)s)"
-            " AND (%(rulebook_version)s::text IS NULL OR rulebook_version = %(rulebook_version)s)"
+            " AND (%(rulebook_version)s::text IS NULL"
+            "  OR starts_with(rulebook_version, %(rulebook_version)s))"
             " AND (%(location_id)s::text IS NULL OR location_id = %(location_id)s)"
             " AND (%(since)s::timestamptz IS NULL OR decided_at >= %(since)s)"
             " AND (%(until)s::timestamptz IS NULL OR decided_at < %(until)s)"
@@ -707,7 +708,7 @@ class Transaction:
     def registered(
         self, kind: str, name: str, version: str | None = None
     ) -> tuple[str, str] | None:
-        """Version and content of a registered text: the one asked for, or the one in force."""
+        """Version and content of a registered text: that whose version so begins, or that in force."""
         if version is None:
             rows = self._run(
                 "SELECT r.version, r.content FROM promotion p JOIN registry r"
@@ -718,10 +719,10 @@ class Transaction:
         else:
             rows = self._run(
                 "SELECT version, content FROM registry WHERE tenant = %s AND kind = %s"
-                " AND name = %s AND version = %s",
+                " AND name = %s AND starts_with(version, %s)",
                 (self.tenant, kind, name, version),
             )
-        return (rows[0]["version"], rows[0]["content"]) if rows else None
+        return (rows[0]["version"], rows[0]["content"]) if len(rows) == 1 else None
 
 
 STOCK = pa.schema(

@@ -137,7 +137,7 @@ def test_a_worker_that_dies_at_every_moment(
     meant = {moment for step in DEADLY for moment in calm[step]["moments"]}
     # What was done before the worker died is not come by again.
     assert len(meant - set(passed)) < len(meant) / 4
-    assert len(passed) > 200
+    assert len(passed) > 150
 
 
 @pytest.mark.parametrize("turn", range(TURNS))
@@ -159,7 +159,7 @@ def test_a_worker_that_dies_after_one_effect_of_each_step(
         died.append(said["died_at"])
     last = worker.ask(tenant, STEPS[-1], states=True)["done"][STEPS[-1]]["state"]
     agree(last, calm[STEPS[-1]]["state"], f"died at {died}")
-    assert len(died) > len(STEPS) // 2
+    assert len(died) >= TURNS
 
 
 def test_a_worker_that_is_killed_at_any_instant(

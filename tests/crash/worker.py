@@ -125,7 +125,7 @@ def watch() -> None:
     def counted_send(self: Any, words: Any, *given: Any, **named: Any) -> Any:
         ends = getattr(words, "__name__", "") == "_exit_gen"
         caller = _caller()
-        MOMENTS.here(f"before {'the end of' if ends else ''} {caller}", inside=not ends)
+        MOMENTS.here(f"before {'the end of ' if ends else ''}{caller}", inside=not ends)
         result = send(self, words, *given, **named)
         if ends:
             MOMENTS.here(f"after the end of {caller}")

@@ -15,7 +15,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
-from scipy import stats
+from scipy import special
 
 from storekeep import canonical
 from storekeep.decisions import HOLDS, Action, Evidence, Proposed
@@ -31,6 +31,23 @@ FORMULA = (
     "S = s + max(0, economic - demand * review_period); "
     "order S - (on_hand + on_order + committed) where that position is below s, in whole packs"
 )
+_NEEDED = {
+    "demand_mean_28d": "its demand",
+    "demand_mean_91d": "its demand",
+    "demand_sd_91d": "how its demand varies",
+    "lead_time_mean_days": "its lead time",
+    "lead_time_sd_days": "how its lead time varies",
+    "unit_cost_minor": "its purchase price",
+    "pack_size_units": "its pack size",
+    "minimum_order_units": "its least order",
+    "review_period_days": "how often it is ordered",
+    "supplier_minimum_minor": "its supplier's minimum",
+    "on_hand_units": "what is on the shelf",
+    "on_order_units": "what is on order",
+    "committed_units": "what is about to be ordered",
+}
+# Beyond it a figure is not exact any more, neither here nor in the ledger.
+_LARGEST = 2.0**53 - 1
 _Floats = NDArray[np.float64]
 
 
@@ -67,11 +84,17 @@ def reorder_point(mean: _Floats, variance: _Floats, service_level: float) -> _Fl
     >>> reorder_point(np.array([4.0]), np.array([4.0]), 0.95)
     array([8.])
     """
-    poisson = stats.poisson.ppf(service_level, np.maximum(mean, 1e-9))
     over = variance > mean * (1 + 1e-9)
     p = np.where(over, mean / np.where(over, variance, 1.0), 0.5)
-    n = np.where(over, mean * p / np.where(over, 1 - p, 1.0), 1.0)
-    level = np.where(over, stats.nbinom.ppf(service_level, np.maximum(n, 1e-9), p), poisson)
+    n = np.maximum(np.where(over, mean * p / np.where(over, 1 - p, 1.0), 1.0), 1e-9)
+    rate = np.maximum(mean, 1e-9)
+    level = np.ceil(
+        np.where(over, special.nbdtrik(service_level, n, p), special.pdtrik(service_level, rate))
+    )
+    # The inverse is found numerically: a whole number may come out a hair above itself.
+    below = np.maximum(level - 1, 0)
+    reached = np.where(over, special.betainc(n, below + 1, p), special.pdtr(below, rate))
+    level = np.where(reached >= service_level, below, level)
     return np.where(mean > 0, level, 0.0)
 
 
@@ -104,34 +127,35 @@ def propose(evidence: Evidence, action: Action, parameters: Parameters | None = 
     held = _holds(
         today["subject"].filter(pc.is_valid(reasons)), reasons.filter(pc.is_valid(reasons))
     )
-    lines = _lines(fit, settings)
+    lines, vast = _lines(fit, settings)
     lines, short = _supplier_minimum(lines)
     return Proposed(
         agent=NAME,
         version=version(settings),
         action=action,
         proposals=lines,
-        holds=pa.concat_tables([held, short]).combine_chunks(),
+        holds=pa.concat_tables([held, vast, short]).combine_chunks(),
         formula=FORMULA,
     )
 
 
 def _unfit(values: pa.Table, settings: Parameters) -> pa.Array:
-    """Why an item cannot be judged, or null when it can."""
-    empty = pa.scalar(None, pa.string())
+    """Why an item cannot be judged, or null when it can; what is not known is never taken for zero."""
     tests = [
+        (pc.invert(pc.is_finite(pc.cast(values[name], pa.float64()))), f"{text} is not known")
+        for name, text in _NEEDED.items()
+    ]
+    tests += [
         (
             pc.less(values["history_days"], settings.least_history_days),
             "it has been sold for too short a time",
         ),
         (pc.less_equal(values["lead_time_mean_days"], 0), "its lead time is not known"),
         (pc.less_equal(values["unit_cost_minor"], 0), "its purchase price is not known"),
-        (pc.is_null(values["lead_time_mean_days"]), "its lead time is not known"),
-        (pc.is_null(values["demand_mean_91d"]), "its demand is not known"),
     ]
     reason = pa.chunked_array([pa.nulls(values.num_rows, pa.string())])
     for test, text in tests:
-        reason = pc.if_else(pc.fill_null(test, True), pa.scalar(text), pc.coalesce(reason, empty))
+        reason = pc.if_else(pc.fill_null(test, True), pa.scalar(text), reason)
     return reason.combine_chunks()
 
 
@@ -150,8 +174,8 @@ def _numbers(values: pa.Table, name: str) -> _Floats:
     return np.asarray(pc.cast(values[name], pa.float64()).to_numpy(), dtype=np.float64)
 
 
-def _lines(values: pa.Table, settings: Parameters) -> pa.Table:
-    """Order lines with their arithmetic, for the items that need one."""
+def _lines(values: pa.Table, settings: Parameters) -> tuple[pa.Table, pa.Table]:
+    """Order lines with their arithmetic, for the items that need one; holds for those beyond counting."""
     weight = settings.recent_weight
     demand = weight * _numbers(values, "demand_mean_28d") + (1 - weight) * _numbers(
         values, "demand_mean_91d"
@@ -173,6 +197,9 @@ def _lines(values: pa.Table, settings: Parameters) -> pa.Table:
     need = np.where(position < point, level - position, 0)
     wanted = np.where(need > 0, np.maximum(need, _numbers(values, "minimum_order_units")), 0)
     units = np.ceil(np.round(wanted / pack, 9)) * pack
+    countable = np.maximum(units, units * cost) <= _LARGEST
+    vast = values["subject"].filter(pa.array(~countable))
+    units = np.where(countable, units, 0)
     cover = np.divide(position, demand, out=np.full_like(demand, 1e6), where=demand > 0)
     arithmetic = {
         "demand_units_per_day": demand,
@@ -213,9 +240,9 @@ def _lines(values: pa.Table, settings: Parameters) -> pa.Table:
     table = pa.table(columns).select(
         ["subject", "priority", *PURCHASE_ORDER_LINE.names, "arithmetic"]
     )
-    return table.append_column("minimum", values["supplier_minimum_minor"]).filter(
-        pa.array(units > 0)
-    )
+    table = table.append_column("minimum", values["supplier_minimum_minor"])
+    reasons = pa.array(["its order would be beyond what can be counted"] * len(vast), pa.string())
+    return table.filter(pa.array(units > 0)), _holds(vast, reasons)
 
 
 def _supplier_minimum(lines: pa.Table) -> tuple[pa.Table, pa.Table]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, is_dataclass
 from datetime import date, datetime
@@ -89,7 +89,7 @@ class Asked:
             )
         from storekeep.pipeline import opened
 
-        with opened(settings) as pipeline:
+        with opened(settings, purpose=None) as pipeline:
             yield pipeline
 
     def answer(self, document: object, text: str) -> None:
@@ -272,9 +272,3 @@ class PublicKey(click.ParamType[str]):
         if not whole:
             self.fail("a public key is 64 hexadecimal digits; see keys/ledger.pub", param, ctx)
         return str(value).lower()
-
-
-def same_order(ids: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
-    """The rows of decisions in the order in which their ids were given."""
-    places = {key: place for place, key in enumerate(ids)}
-    return sorted(rows, key=lambda row: places[row["decision_id"]])

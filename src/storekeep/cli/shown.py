@@ -106,9 +106,7 @@ def table(columns: Sequence[Column], rows: Sequence[Sequence[object]]) -> str:
     return "\n".join(line.rstrip() for line in out.getvalue().splitlines())
 
 
-def _fitting(
-    columns: Sequence[Column], wide: Sequence[int], room: int
-) -> tuple[list[int], int]:
+def _fitting(columns: Sequence[Column], wide: Sequence[int], room: int) -> tuple[list[int], int]:
     """The places of the columns that fit next to each other, in order, and the least they take."""
     kept = list(range(len(columns)))
 

@@ -14,7 +14,7 @@ from storekeep.cli.asked import Asked, Command, pass_asked
 from storekeep.cli.shown import Column
 
 if TYPE_CHECKING:
-    from storekeep.pipeline import Pipeline, Run
+    from storekeep.pipeline import Run
 
 _DAY = click.DateTime(["%Y-%m-%d"])
 _BENCHES = ("spine",)
@@ -126,38 +126,20 @@ def run(asked: Asked, location_id: str | None) -> None:
 
     today = utc_now().astimezone(asked.zone()).date()
     with asked.pipeline() as pipeline:
-        pipeline.move_stock()
-        pipeline.keep_history()
-        places = [location_id] if location_id else _locations(pipeline)
-        rounds = []
-        for place in places:
-            pipeline.update_features(place, today)
-            rounds.append(_round(place, pipeline.decide(place)))
-        done = pipeline.act()
+        runs = pipeline.round(today, [location_id] if location_id else ())
+        rounds = [_round(place, came) for place, came in runs.items()]
         with pipeline.store.transaction(pipeline.tenant) as tx:
             pending = tx.count_tasks()
     document = {
         "day": today,
         "runs": rounds,
-        "actions_ended": done,
         "actions_pending": pending,
     }
     lines = [_round_text(each) for each in rounds] or [
         "No location has reported anything yet: there is nothing to decide."
     ]
-    lines.append(f"{shown.count(done, 'action')} came to an end, {pending:,} still pending.")
+    lines.append(f"{shown.count(pending, 'action')} still pending.")
     asked.answer(document, "\n".join(lines))
-
-
-def _locations(pipeline: Pipeline) -> list[str]:
-    """The locations of which history knows anything."""
-    from storekeep.lake import SALE_LINES, STOCK_COUNTS
-
-    found = pipeline.lake.query(
-        "SELECT location_id FROM sale UNION SELECT location_id FROM counted ORDER BY 1",
-        tables={"sale": SALE_LINES, "counted": STOCK_COUNTS},
-    )
-    return [str(each) for each in found["location_id"].to_pylist()]
 
 
 def _round(location_id: str, came: Run | None) -> dict[str, Any]:

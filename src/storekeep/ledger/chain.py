@@ -26,7 +26,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey,
 
 from storekeep import canonical
 from storekeep.decisions import stamp
-from storekeep.errors import InvariantBroken, Refused
+from storekeep.errors import InvariantBroken, Permanent, Refused
 from storekeep.store import Transaction
 
 EXPORT_FORMAT = "storekeep-ledger-1"
@@ -351,8 +351,18 @@ def export(tx: Transaction, path: Path, public_key: str) -> int:
     entries, at last how much there was. The file appears whole or not at all. Returns the number of entries.
     """
     draft = path.with_name(path.name + ".part")
+    try:
+        count = _write(tx, draft, public_key)
+        draft.replace(path)
+    except OSError as error:
+        draft.unlink(missing_ok=True)
+        raise Permanent(f"the export cannot be written to {path}: {error.strerror}") from error
+    return count
+
+
+def _write(tx: Transaction, path: Path, public_key: str) -> int:
     batches, count, chain = 0, 0, ""
-    with draft.open("w", encoding="utf-8", newline="\n") as file:
+    with path.open("w", encoding="utf-8", newline="\n") as file:
         head = {"format": EXPORT_FORMAT, "public_key": public_key, "tenant": tx.tenant}
         file.write(canonical.text(head) + "\n")
         for block, entries in _blocks(tx):
@@ -367,7 +377,6 @@ def export(tx: Transaction, path: Path, public_key: str) -> int:
         file.write(canonical.text(closing) + "\n")
         file.flush()
         os.fsync(file.fileno())
-    draft.replace(path)
     return count
 
 

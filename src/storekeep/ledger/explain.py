@@ -67,7 +67,7 @@ def explain(tx: Transaction, lake: Lake, decision_id: str, *, lines: int = 5) ->
         "status": str(fold(each["step"] for each in history)),
         "subject": first["subject"],
         "run": run,
-        "lines": _data_lines(lake, run, first["evidence"], lines),
+        "lines": _lines_read(lake, run, first["evidence"], lines),
         "evidence": first["evidence"],
         "evidence_digest": first["evidence_digest"],
         "arithmetic": first.get("arithmetic"),
@@ -83,7 +83,7 @@ def explain(tx: Transaction, lake: Lake, decision_id: str, *, lines: int = 5) ->
     }
 
 
-def _data_lines(
+def _lines_read(
     lake: Lake, run: Mapping[str, Any], evidence: Mapping[str, Any], limit: int
 ) -> dict[str, Any]:
     parameters: dict[str, Any] = {

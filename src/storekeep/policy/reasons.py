@@ -56,10 +56,12 @@ def read(text: str, schema: Mapping[str, str], place: Place) -> Reason:
         raise Refused(
             f"{place}: the reason cannot be read: {error}; write {{{{ for a brace"
         ) from None
-    rest, columns = list[str](), set[str]()
+    opening, rest, columns = "", list[str](), set[str]()
     seen = 0
     for before, name, form, conversion in parts:
-        if before and columns:
+        if not columns:
+            opening += before
+        elif before:
             rest.append(literal(before))
         if name is None:
             continue
@@ -79,7 +81,6 @@ def read(text: str, schema: Mapping[str, str], place: Place) -> Reason:
         shown = _money(name, schema, where) if form else _figure(name, schema[name], where)
         rest.append(f"coalesce({shown}, {literal(UNKNOWN)})")
         columns |= {name, "currency"} if form else {name}
-    opening = "".join(before for before, *_ in parts) if not columns else parts[0][0]
     return Reason(text, frozenset(columns), opening, tuple(rest))
 
 

@@ -1,0 +1,460 @@
+"""The system of record: migrations, connections, what goes in and comes out, and what happens when it breaks."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import psycopg
+import pyarrow as pa
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+from psycopg.conninfo import make_conninfo
+
+from storekeep import servers
+from storekeep.config import Settings
+from storekeep.decisions import Selection
+from storekeep.errors import InvariantBroken, Permanent, Refused, Transient
+from storekeep.servers import Database
+from storekeep.store import ENTRIES, USES, Store
+from tests import shop
+
+AT = datetime(2026, 3, 2, tzinfo=UTC)
+
+
+@pytest.fixture(scope="module")
+def database(home_settings: Settings) -> Iterator[Database]:
+    with servers.lease(home_settings) as found:
+        with Store(found.conninfo) as store:
+            store.migrate()
+        yield found
+
+
+@pytest.fixture
+def store(database: Database) -> Iterator[Store]:
+    with Store(database.conninfo) as one:
+        yield one
+
+
+@pytest.fixture
+def tenant() -> str:
+    return f"t{uuid4().hex[:12]}"
+
+
+@pytest.fixture
+def empty_database(database: Database) -> Iterator[Database]:
+    """A database of its own on the same server, with nothing in it."""
+    name = f"d{uuid4().hex[:12]}"
+    with database.admin("postgres") as connection:
+        connection.execute(f"CREATE DATABASE {name}")
+    yield Database(make_conninfo(database.conninfo, dbname=name), embedded=True, version="")
+    with database.admin("postgres") as connection:
+        connection.execute(f"DROP DATABASE {name} WITH (FORCE)")
+
+
+def moves(**units: tuple[int, int, int, int | None]) -> pa.Table:
+    """Net changes of stock positions: on hand, on order, committed, counted."""
+    names = ("on_hand_units", "on_order_units", "committed_units", "counted_units")
+    columns = {
+        name: pa.array([each[place] for each in units.values()], pa.int64())
+        for place, name in enumerate(names)
+    }
+    return pa.table({"location_id": [shop.LOCATION] * len(units), "sku": list(units), **columns})
+
+
+# --------------------------------------------------------------------------------------- migrations
+
+
+def test_migrations_are_applied_once(empty_database: Database) -> None:
+    with Store(empty_database.conninfo) as store:
+        assert store.migrate() == ["0001_spine"]
+        assert store.migrate() == []
+
+
+def test_processes_that_migrate_at_once_apply_each_migration_once(
+    empty_database: Database,
+) -> None:
+    def migrate(_: int) -> list[str]:
+        with Store(empty_database.conninfo) as store:
+            return store.migrate()
+
+    with ThreadPoolExecutor(6) as pool:
+        applied = list(pool.map(migrate, range(6)))
+    assert sorted(applied) == [[]] * 5 + [["0001_spine"]]
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ("UPDATE storekeep.migration SET digest = 'x'", "differs from this version's"),
+        ("INSERT INTO storekeep.migration VALUES ('9999_later', 'x')", "newer version"),
+    ],
+)
+def test_a_database_that_another_version_made_is_refused(
+    empty_database: Database, change: str, said: str
+) -> None:
+    with Store(empty_database.conninfo) as store:
+        store.migrate()
+        with empty_database.admin() as connection:
+            connection.execute(change.encode())
+        with pytest.raises(Refused, match=said):
+            store.migrate()
+
+
+def test_a_role_without_special_rights_can_own_the_database() -> None:
+    """On a company's server: a login that may make roles and owns its database, and no more."""
+    folder = Path(tempfile.mkdtemp(prefix="sk-"))
+    folder.chmod(0o711)
+    try:
+        with servers.lease(Settings(home=folder / "home")) as own:
+            with own.admin("postgres") as connection:
+                connection.execute("CREATE ROLE buyer LOGIN CREATEROLE PASSWORD 'p'")
+                connection.execute("CREATE DATABASE shop OWNER buyer")
+            conninfo = make_conninfo(own.conninfo, user="buyer", password="p", dbname="shop")
+            with Store(conninfo) as store:
+                store.migrate()
+                with store.transaction("acme") as tx:
+                    tx.make_tenant()
+                    tx.move_stock(moves(bread=(0, 0, 0, 5)))
+                    assert tx.stock(shop.LOCATION)["on_hand_units"].to_pylist() == [5]
+                with store.transaction("other") as tx:
+                    assert tx.stock(shop.LOCATION).num_rows == 0
+                store.migrate()
+            with Store(conninfo) as store, pytest.raises(Refused, match="live"):
+                with store.transaction("acme") as tx:
+                    tx.register("rulebook", "r", "1", "x", AT, "Bea")
+                    tx.promote("rulebook", "r", "1", AT, "Bea")
+                store.forget_demo("acme")
+    finally:
+        shutil.rmtree(folder)
+
+
+# --------------------------------------------------------------------------------------- connections
+
+
+def test_what_a_transaction_wrote_is_gone_when_it_fails(store: Store, tenant: str) -> None:
+    with pytest.raises(RuntimeError), store.transaction(tenant) as tx:
+        tx.make_tenant()
+        raise RuntimeError
+    with store.transaction(tenant) as tx:
+        assert tx.purpose() is None
+
+
+def test_a_connection_that_was_cut_is_transient_and_the_next_call_works(
+    database: Database, store: Store, tenant: str
+) -> None:
+    with pytest.raises(Transient, match="storekeep doctor"), store.transaction(tenant) as tx:
+        tx.make_tenant()
+        cut(database, store)
+        tx.purpose()
+    with store.transaction(tenant) as tx:
+        assert tx.purpose() is None
+    cut(database, store)
+    with pytest.raises(Transient), store.transaction(tenant):
+        pass
+    cut(database, store)
+    with pytest.raises(Transient):
+        store.migrate()
+    assert store.migrate() == []
+
+
+def cut(database: Database, store: Store) -> None:
+    """End the store's session from outside, as a server that restarts does."""
+    assert store._connection is not None
+    process = store._connection.info.backend_pid
+    with database.admin() as connection:
+        connection.execute("SELECT pg_terminate_backend(%s, 5000)", (process,))
+
+
+def test_a_server_that_restarts_is_transient_and_then_serves_again() -> None:
+    folder = Path(tempfile.mkdtemp(prefix="sk-"))
+    folder.chmod(0o711)
+    chosen = Settings(home=folder / "home")
+    try:
+        with servers.lease(chosen) as own, Store(own.conninfo) as store:
+            store.migrate()
+            with store.transaction("acme") as tx:
+                tx.make_tenant()
+            servers.stop(chosen, force=True)
+            with pytest.raises(Transient), store.transaction("acme"):
+                pass
+            with pytest.raises(Transient), store.transaction("acme"):
+                pass
+            servers.ensure(chosen)
+            with store.transaction("acme") as tx:
+                assert tx.purpose() == "live"
+    finally:
+        servers.stop(chosen, force=True)
+        shutil.rmtree(folder)
+
+
+def test_what_the_server_or_the_role_are_set_to_does_not_change_what_is_kept(
+    database: Database, tenant: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PGCLIENTENCODING", "LATIN1")
+    strange = "-c default_transaction_isolation=serializable -c timezone=Asia/Kolkata -c datestyle=SQL,DMY"
+    with Store(make_conninfo(database.conninfo, options=strange)) as store:
+        with store.transaction(tenant) as tx:
+            tx.move_stock(moves(**{"crème brûlée €": (0, 0, 0, 7)}))
+            isolation = tx._run("SHOW transaction_isolation")[0]["transaction_isolation"]
+        assert isolation == "read committed"
+    with Store(database.conninfo) as store, store.transaction(tenant) as tx:
+        assert tx.stock(shop.LOCATION)["sku"].to_pylist() == ["crème brûlée €"]
+
+
+def test_a_server_that_nobody_can_reach_is_transient() -> None:
+    with Store("host=/nowhere port=1 dbname=x") as store:
+        with pytest.raises(Transient, match="not available"):
+            store.migrate()
+        with pytest.raises(Transient), store.transaction("acme"):
+            pass
+
+
+def test_a_full_disk_and_missing_rights_are_permanent_and_say_what_to_do(
+    database: Database, store: Store, tenant: str
+) -> None:
+    with pytest.raises(Permanent, match="free some"), store.transaction(tenant) as tx:
+        tx._run("DO $$ BEGIN RAISE EXCEPTION 'no space' USING ERRCODE = '53100'; END $$")
+    with pytest.raises(Permanent, match="docs/operations.md"), store.transaction(tenant) as tx:
+        tx._run("DROP TABLE event_log")
+    with pytest.raises(InvariantBroken), store.transaction(tenant) as tx:
+        tx._run("SELECT 1 / 0")
+
+
+# ------------------------------------------------------------------------------- what goes in, comes out
+
+# PostgreSQL keeps every character but the zero.
+words = st.text(st.characters(exclude_categories=("Cs",), exclude_characters="\0"), max_size=12)
+
+
+@settings(max_examples=40)
+@given(st.lists(st.tuples(words, words | st.none(), words), min_size=1, max_size=20))
+@example([("", None, ""), ('"', '""', "\\N"), ("\\.", "\\.", "a\n\\.\nb"), ("\r\n", "\n", "\r")])
+@example([("\ufeffa", ",", ";"), ("t", "f", "NULL"), ("é€𝄞", "'", "\t")])
+def test_text_goes_in_and_comes_out_as_it_is(
+    database: Database, rows: list[tuple[str, str | None, str]]
+) -> None:
+    with Store(database.conninfo) as store, store.transaction(f"t{uuid4().hex[:12]}") as tx:
+        many = len(rows)
+        entries = pa.table(
+            {
+                "batch": pa.array([1] * many, pa.int64()),
+                "place": pa.array(range(many), pa.int64()),
+                "kind": pa.array([row[0] for row in rows], pa.string()),
+                "decision_id": pa.nulls(many, pa.string()),
+                "step": pa.array([row[1] for row in rows], pa.string()),
+                "leaf": pa.array([row[2] for row in rows], pa.string()),
+                "entry": pa.array([row[0] for row in rows], pa.string()),
+            }
+        )
+        tx._copy_in("ledger_entry", entries)
+        assert tx.ledger_entries(1, 1) == entries.cast(ENTRIES)
+
+
+@settings(max_examples=20)
+@given(st.dictionaries(words, st.integers(-(2**62), 2**62), min_size=1, max_size=8))
+@example({"\ufeff": 1})
+def test_the_first_column_comes_out_as_it_went_in(
+    database: Database, amounts: dict[str, int]
+) -> None:
+    with Store(database.conninfo) as store, store.transaction(f"t{uuid4().hex[:12]}") as tx:
+        many = len(amounts)
+        rows = {
+            "decision_id": [str(uuid4()) for _ in amounts],
+            "limit_id": ["\ufeffweek"] * many,
+            "key": list(amounts),
+            "amount": list(amounts.values()),
+            "used_on": [date(2026, 3, 2)] * many,
+        }
+        tx.add_uses(pa.table(rows))
+        found = tx.uses("\ufeffweek", date(2026, 3, 2), date(2026, 3, 2))
+        assert found.schema == USES
+        assert set(found["limit"].to_pylist()) == {"\ufeffweek"}
+        assert dict(zip(found["key"].to_pylist(), found["amount"].to_pylist(), strict=True)) == amounts
+
+
+def test_nothing_goes_in_and_comes_out_as_nothing(store: Store, tenant: str) -> None:
+    with store.transaction(tenant) as tx:
+        tx.add_uses(pa.table({name: [] for name in ("decision_id", "limit_id", "key")}))
+        assert tx.uses("any", date(2026, 1, 1), date(2026, 12, 31)) == USES.empty_table()
+        assert tx.stock(shop.LOCATION).num_rows == 0
+        assert tx.ledger_entries(1, 9).num_rows == 0
+        assert tx.decisions(Selection()) == []
+
+
+# --------------------------------------------------------------------------------------------- stock
+
+
+def test_stock_never_falls_below_nothing_and_what_was_asked_beyond_it_is_unmet(
+    store: Store, tenant: str
+) -> None:
+    with store.transaction(tenant) as tx:
+        assert tx.move_stock(moves(bread=(-3, 0, 0, None))) == 0
+        assert tx.stock(shop.LOCATION).num_rows == 0
+        assert tx.move_stock(moves(bread=(0, 0, 0, 5), milk=(0, 0, 0, 0))) == 0
+        assert tx.move_stock(moves(bread=(-7, 2, 3, None), milk=(-1, 0, 0, None))) == 3
+        assert tx.stock(shop.LOCATION).to_pylist() == [
+            {"location_id": shop.LOCATION, "sku": "bread", "on_hand_units": 0}
+            | {"on_order_units": 2, "committed_units": 3, "unmet_units": 2},
+            {"location_id": shop.LOCATION, "sku": "milk", "on_hand_units": 0}
+            | {"on_order_units": 0, "committed_units": 0, "unmet_units": 1},
+        ]
+
+
+# -------------------------------------------------------------------------------------- pending actions
+
+
+def tasks(*groups: str) -> tuple[list[str], pa.Table]:
+    ids = [str(uuid4()) for _ in groups]
+    columns = {
+        "decision_id": ids,
+        "action": ["Do"] * len(ids),
+        "task_group": list(groups),
+        "task": ["{}"] * len(ids),
+    }
+    return ids, pa.table(columns)
+
+
+def test_a_pending_action_is_held_by_one_worker_until_its_lease_runs_out(
+    database: Database, store: Store, tenant: str
+) -> None:
+    ids, rows = tasks("a", "a", "b")
+    with store.transaction(tenant) as tx:
+        tx.add_tasks(rows)
+    with Store(database.conninfo) as other, store.transaction(tenant) as tx:
+        mine = tx.lease_tasks("one", 2, timedelta(minutes=1))
+        # Another worker does not wait for what is about to be held.
+        with other.transaction(tenant) as theirs:
+            rest = theirs.lease_tasks("two", 9, timedelta(seconds=0))
+    assert {task.decision_id for task in mine} == set(ids[:2])
+    assert [task.decision_id for task in rest] == [ids[2]]
+    with store.transaction(tenant) as tx:
+        again = tx.lease_tasks("three", 9, timedelta(minutes=1))
+        assert [(task.decision_id, task.attempts) for task in again] == [(ids[2], 2)]
+        tx.postpone_tasks(ids[:1], timedelta(0))
+        assert [task.decision_id for task in tx.lease_tasks("four", 9, timedelta(1))] == ids[:1]
+        tx.postpone_tasks(ids[:1], timedelta(hours=1))
+    with store.transaction(tenant) as tx:
+        assert tx.lease_tasks("five", 9, timedelta(minutes=1)) == []
+        assert tx.drop_tasks([*ids, str(uuid4())]) == set(ids)
+        assert tx.drop_tasks(ids) == set()
+        assert tx.count_tasks() == 0
+
+
+def test_workers_that_lease_at_once_share_out_the_pending_actions(
+    database: Database, tenant: str
+) -> None:
+    ids, rows = tasks(*(f"group {number % 7}" for number in range(60)))
+    with Store(database.conninfo) as store, store.transaction(tenant) as tx:
+        tx.add_tasks(rows)
+    begin = threading.Barrier(4)
+
+    def lease(number: int) -> list[str]:
+        held = []
+        with Store(database.conninfo) as store:
+            begin.wait()
+            while True:
+                with store.transaction(tenant) as tx:
+                    found = tx.lease_tasks(f"worker {number}", 5, timedelta(minutes=1))
+                if not found:
+                    return held
+                held += [task.decision_id for task in found]
+
+    with ThreadPoolExecutor(4) as pool:
+        held = list(pool.map(lease, range(4)))
+    assert sorted(each for one in held for each in one) == sorted(ids)
+
+
+# ------------------------------------------------------------------------------------------- registry
+
+
+def test_rulebooks_are_promoted_one_after_another_whoever_does_it(
+    database: Database, tenant: str
+) -> None:
+    def promote(number: int) -> None:
+        with Store(database.conninfo) as store, store.transaction(tenant) as tx:
+            tx.register("rulebook", "r", f"v{number}", f"text {number}", AT, "Bea")
+            tx.promote("rulebook", "r", f"v{number}", AT, "Bea")
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(promote, range(12)))
+    with Store(database.conninfo) as store, store.transaction(tenant) as tx:
+        sequence = [row["sequence"] for row in tx._run("SELECT sequence FROM promotion ORDER BY 1")]
+        assert sequence == list(range(1, 13))
+        tx.promote("rulebook", "r", "v3", AT, "Bea")
+        assert tx.registered("rulebook", "r") == ("v3", "text 3")
+        assert tx.registered("rulebook", "r", "v5") == ("v5", "text 5")
+        assert tx.registered("rulebook", "r", "v99") is None
+        tx.register("rulebook", "r", "v3", "another text", AT, "Eve")
+        assert tx.registered("rulebook", "r") == ("v3", "text 3")
+
+
+# --------------------------------------------------------------------------------------- demonstrations
+
+
+def test_a_demonstration_is_forgotten_and_live_records_are_not(
+    home_settings: Settings, store: Store
+) -> None:
+    demo, live = shop.new_tenant(home_settings), shop.new_tenant(home_settings)
+    with shop.opened_shop(demo, purpose="demo") as opened:
+        opened.prepare()
+        opened.play(shop.FIRST_DAY)
+    store.forget_demo(demo.tenant)
+    for table in tables_of(store):
+        with store.transaction(demo.tenant) as tx:
+            assert tx._run(f"SELECT * FROM {table} WHERE tenant = %s", (demo.tenant,)) == []  # type: ignore[arg-type]  # names of our own tables
+    store.forget_demo(demo.tenant)
+    with store.transaction(live.tenant) as tx:
+        tx.make_tenant()
+    # Nothing has been recorded yet, so nothing is lost.
+    store.forget_demo(live.tenant)
+    with shop.opened_shop(live) as opened:
+        opened.prepare()
+        before = opened.state()
+        with pytest.raises(Refused, match=f"tenant {live.tenant} of this home holds live records"):
+            store.forget_demo(live.tenant)
+        assert opened.state() == before
+
+
+def test_the_rulebook_that_a_person_promoted_is_a_live_record(store: Store, tenant: str) -> None:
+    with store.transaction(tenant) as tx:
+        tx.make_tenant()
+        tx.register("rulebook", "r", "1", "text", AT, "storekeep")
+        tx.promote("rulebook", "r", "1", AT, "storekeep")
+        assert tx.is_empty()
+        tx.promote("rulebook", "r", "1", AT, "Bea")
+        assert not tx.is_empty()
+    with pytest.raises(Refused, match="live records"):
+        store.forget_demo(tenant)
+
+
+def tables_of(store: Store) -> list[str]:
+    with store.transaction("any") as tx:
+        rows: list[dict[str, Any]] = tx._run(
+            "SELECT relname FROM pg_class WHERE relnamespace = 'storekeep'::regnamespace"
+            " AND relkind = 'r' AND relrowsecurity ORDER BY 1"
+        )
+    return [row["relname"] for row in rows]
+
+
+def test_a_role_that_is_no_superuser_still_sees_only_its_tenant(
+    database: Database, store: Store, tenant: str
+) -> None:
+    with store.transaction(tenant) as tx:
+        assert tx._run("SELECT current_user, current_setting('is_superuser') AS super") == [
+            {"current_user": "storekeep_app", "super": "off"}
+        ]
+    with psycopg.connect(database.conninfo) as connection:
+        # Outside a transaction of ours nobody has become anybody.
+        assert connection.execute("SELECT current_setting('storekeep.tenant', true)").fetchone() in (
+            (None,),
+            ("",),
+        )
