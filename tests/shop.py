@@ -334,9 +334,7 @@ class Shop:
             waiting = tx.approvals()
             used = tx.uses("supplier-week", FIRST_DAY, FIRST_DAY + timedelta(days=30))
             counts = tx.count_decisions("status")
-        names = {
-            row["decision_id"]: f"{row['decided_at'].date()}/{row['subject']}" for row in rows
-        }
+        names = {row["decision_id"]: f"{row['decided_at'].date()}/{row['subject']}" for row in rows}
         steps: dict[str, list[str]] = {}
         receipts: Counter[str] = Counter()
         for entry in entries:

@@ -7,11 +7,14 @@ version, and may say what had been known by when.
 
 from __future__ import annotations
 
+import re
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
+from urllib.parse import unquote
 
 import duckdb
 import pyarrow as pa
@@ -32,6 +35,8 @@ from storekeep.retail import (
 )
 
 _MONTH = "month"
+# What Delta's writer takes for something else in the name of a folder, or dies of.
+_UNSPEAKABLE = re.compile(r"[\[\]|^\\\x00-\x1f\x7f]|%[0-9A-Fa-f]{2}")
 MEMORY = "1GiB"
 
 
@@ -73,10 +78,15 @@ def facts_of(event: Event) -> pa.Table:
 
 
 class Lake:
-    """One tenant's history under one folder."""
+    """One tenant's history under one folder; `Refused` when Delta cannot spell the folder's name."""
 
     def __init__(self, root: Path, tenant: str) -> None:
         self._root = root / tenant
+        if unspeakable := _UNSPEAKABLE.search(str(self._root.absolute())):
+            raise Refused(
+                f"history cannot be kept in {self._root}: its name holds {unspeakable[0]!r}; "
+                "choose another folder with --home"
+            )
         self._tables: dict[str, DeltaTable] = {}
         self._lock = threading.RLock()
         self._connection = duckdb.connect()
@@ -101,18 +111,15 @@ class Lake:
         changes nothing. `rows` have the columns of `kept`.
         """
         with self._lock:
-            table = self._open(kept.name)
-            if table is not None:
-                table.update_incremental()
-                done = table.transaction_version(writer)
-                if done is not None and done >= position:
-                    return table.version()
-            rows = rows.cast(kept.schema)
-            if kept.month_of is not None:
-                months = pc.strftime(rows[kept.month_of], format="%Y-%m")
-                rows = rows.append_column(_MONTH, months)
-            self._write(kept, table, rows, Transaction(writer, position))
-            return self.version(kept.name)
+            table = self._open(kept.name) or self._create(kept)
+            done = table.transaction_version(writer)
+            if done is None or done < position:
+                rows = rows.cast(kept.schema)
+                if kept.month_of is not None:
+                    months = pc.strftime(rows[kept.month_of], format="%Y-%m")
+                    rows = rows.append_column(_MONTH, months)
+                self._write(kept, table, rows, Transaction(writer, position))
+            return table.version()
 
     def written(self, name: str, writer: str) -> int | None:
         """The last position that a writer has appended to a table."""
@@ -148,44 +155,79 @@ class Lake:
         with self._lock:
             cursor = self._connection.cursor()
             cursor.execute("SET TimeZone = 'UTC'")
-            for name, kept in tables.items():
-                version = (versions or {}).get(kept.name)
-                self._view(cursor, name, kept, version, (months or {}).get(name))
-            for name, table in (inputs or {}).items():
-                cursor.register(name, table)
             try:
+                for name, kept in tables.items():
+                    version = (versions or {}).get(kept.name)
+                    self._view(cursor, name, kept, version, (months or {}).get(name))
+                for name, table in (inputs or {}).items():
+                    cursor.register(name, table)
                 return cursor.execute(sql, dict(parameters or {})).to_arrow_table()
+            except (duckdb.IOException, duckdb.InvalidInputException) as error:
+                raise Permanent(
+                    f"history in {self._root} cannot be read: {_first_line(error)}; "
+                    "put the file back, or restore a backup"
+                ) from error
+            except duckdb.Error as error:
+                raise InvariantBroken(f"a question to history is wrong: {error}") from error
             finally:
                 cursor.close()
 
     def _open(self, name: str) -> DeltaTable | None:
-        table = self._tables.get(name)
-        if table is None:
-            path = self._root / name
-            if not DeltaTable.is_deltatable(str(path)):
-                return None
-            table = self._tables[name] = DeltaTable(str(path))
+        """The table as it is by now: other processes append to it too."""
+        path = self._root / name
+        try:
+            table = self._tables.get(name)
+            if table is not None:
+                table.update_incremental()
+            elif DeltaTable.is_deltatable(str(path)):
+                table = self._tables[name] = DeltaTable(str(path))
+            return table
+        except (OSError, delta.DeltaError) as error:
+            self._tables.pop(name, None)
+            raise Permanent(
+                f"history in {path} cannot be read: {_first_line(error)}; restore a backup"
+            ) from error
+
+    def _create(self, kept: Kept) -> DeltaTable:
+        """Make a table empty: two that made it at once with rows in it would both keep their rows."""
+        schema, layout = kept.schema, None
+        if kept.month_of is not None:
+            schema, layout = schema.append(pa.field(_MONTH, pa.string())), [_MONTH]
+        path = self._root / kept.name
+        with self._writing(kept.name):
+            path.mkdir(parents=True, exist_ok=True)
+            DeltaTable.create(str(path), schema, mode="ignore", partition_by=layout)
+            table = self._tables[kept.name] = DeltaTable(str(path))
         return table
 
     def _write(
-        self, kept: Kept, table: DeltaTable | None, rows: pa.Table, transaction: Transaction
+        self, kept: Kept, table: DeltaTable, rows: pa.Table, transaction: Transaction
     ) -> None:
-        path = self._root / kept.name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
+        with self._writing(kept.name):
             write_deltalake(
-                table if table is not None else str(path),
+                table,
                 rows,
                 mode="append",
                 partition_by=None if kept.month_of is None else [_MONTH],
                 commit_properties=CommitProperties(app_transactions=[transaction]),
             )
+
+    @contextmanager
+    def _writing(self, name: str) -> Iterator[None]:
+        """Name what goes wrong with a write; the table is opened anew after it."""
+        try:
+            yield
         except delta.CommitFailedError as error:
-            self._tables.pop(kept.name, None)
-            raise Transient(f"somebody else wrote to {kept.name} of the lake: {error}") from error
+            self._tables.pop(name, None)
+            raise Transient(
+                f"somebody else wrote to {name} of the lake: {_first_line(error)}; try again"
+            ) from error
         except (OSError, delta.DeltaError) as error:
-            self._tables.pop(kept.name, None)
-            raise Permanent(f"the lake cannot write to {path}: {error}") from error
+            self._tables.pop(name, None)
+            raise Permanent(
+                f"history cannot be written to {self._root / name}: {_first_line(error)}; "
+                "see that the disk has room and that the folder may be written to"
+            ) from error
 
     def _view(
         self,
@@ -215,13 +257,18 @@ class Lake:
                 table = DeltaTable(str(self._root / kept.name), version=version)
             except delta.DeltaError as error:
                 raise Refused(
-                    f"version {version} of {kept.name} is not in the lake: {error}"
+                    f"version {version} of {kept.name} is not in the lake: {_first_line(error)}"
                 ) from error
-        if months is None or kept.month_of is None:
-            return list(table.file_uris())
-        first, last = months
-        wanted = [(_MONTH, ">=", first), (_MONTH, "<=", last)]
-        return list(table.file_uris(file_pruning_predicate=wanted))
+        wanted = None
+        if months is not None and kept.month_of is not None:
+            wanted = [(_MONTH, ">=", months[0]), (_MONTH, "<=", months[1])]
+        # They come as in an address: with %20 for a space.
+        return [unquote(each) for each in table.file_uris(file_pruning_predicate=wanted)]
+
+
+def _first_line(error: Exception) -> str:
+    """What an error says, without the traces of those who said it."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
 def _literal(text: str) -> str:

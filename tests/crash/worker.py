@@ -141,9 +141,7 @@ def watch() -> None:
     deltalake.write_deltalake = counted_write
 
 
-def _carry_out(
-    home: Path, command: dict[str, Any], tell: Callable[[dict[str, Any]], None]
-) -> None:
+def _carry_out(home: Path, command: dict[str, Any], tell: Callable[[dict[str, Any]], None]) -> None:
     from storekeep.config import Settings
     from tests import shop
 

@@ -609,3 +609,23 @@ def test_the_ledger_says_who_took_what_back_and_why(home_settings: Settings) -> 
         assert told[2]["reverses"] is True
         assert told[3]["receipt"]["details"]["cancelled"] is True
         assert json.dumps(told[0]["evidence"])
+
+
+def test_a_run_that_holds_everything_is_recorded_and_replays(home_settings: Settings) -> None:
+    with a_shop(home_settings, "held") as shop:
+        shop.prepare()
+        dear = terms(moment(MONDAY, 1))
+        place = dear.column_names.index("supplier_minimum_minor")
+        beyond = pa.array([10**9] * dear.num_rows, pa.int64())
+        shop.pipeline.lake.append(
+            TERMS,
+            dear.set_column(place, "supplier_minimum_minor", beyond),
+            writer="shop",
+            position=2,
+        )
+        shop.play(MONDAY)
+        assert {row["verdict"] for row in all_decisions(shop)} == {"hold"}
+        assert shop.pending() == 0
+        for row in all_decisions(shop):
+            assert shop.pipeline.replay(row["decision_id"])["run_identical"]
+        assert shop.pipeline.verify().ok

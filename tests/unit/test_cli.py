@@ -883,8 +883,17 @@ permit:
 """
 
 
-def test_a_rulebook_is_checked_promoted_and_shown(home_settings: Settings, tmp_path: Path) -> None:
+def test_a_mistyped_tenant_is_not_made(home_settings: Settings) -> None:
     at = ("--home", home_settings.home, "--tenant", f"p{uuid4().hex[:12]}")
+    for _ in range(2):
+        assert ask("decisions", "list", *at).exit_code == 1
+
+
+def test_a_rulebook_is_checked_promoted_and_shown(
+    home_settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("STOREKEEP_TENANT", f"p{uuid4().hex[:12]}")
+    at = ("--home", home_settings.home)
     shipped = told(ask("policy", "show", *at, "--json"))
     assert shipped["in_force"]
     assert shipped["content"] == (SHIPPED / "replenish.yaml").read_text()

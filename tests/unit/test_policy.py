@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import threading
 from dataclasses import replace
@@ -19,6 +18,7 @@ from storekeep.actions import PLACE_PURCHASE_ORDER
 from storekeep.decisions import VERDICTS, Reversibility
 from storekeep.errors import InvariantBroken, Misused, Refused
 from storekeep.policy.rulebook import MODELS
+from storekeep.sql import FUNCTIONS
 from tests.rulebooks import (
     EVIDENCE,
     PERMIT,
@@ -156,7 +156,7 @@ def test_a_word_of_a_condition_is_found_however_it_is_written(written: str, wher
          "10:10", "has no use for `role`"),
         ("escalate: [{id: a, when: true, role: b, reason: x}, {id: c, when: true, role: d, reason: x}]",
          "1:1", "list them in `roles`"),
-        ("roles: [b]\nescalate: [{id: c, when: true, role: d, reason: x}]", "11:39", "is not in `roles`"),
+        ("roles: [b]\nescalate: [{id: c, when: true, role: d, reason: x}]", "11:38", "is not in `roles`"),
     ],
 )  # fmt: skip
 def test_a_rule_that_could_not_decide_is_refused_where_it_stands(
@@ -305,16 +305,16 @@ def test_the_value_of_a_group_is_that_of_all_its_lines_as_proposed() -> None:
         escalate=[rule("large", "group_value_minor > 2500", role="buyer")],
         clip=[rule("few", True, set={"order_units": 1})],
     )
-    orders = [
+    orders: list[dict[str, Any]] = [
         {"order_group": "a"},
         {"order_group": "a"},
         {"order_group": "b"},
         {"order_group": "a"},
     ]
     assert verdicts(judged(values, orders)) == ["escalate", "escalate", "clip", "escalate"]
-    orders[0]["unit_cost_minor"] = None  # type: ignore[assignment]  # what a faulty agent might propose
+    orders[0]["unit_cost_minor"] = None
     assert verdicts(judged(values, orders)) == ["escalate", "escalate", "clip", "escalate"]
-    orders[2]["order_group"] = None  # type: ignore[assignment]  # as above
+    orders[2]["order_group"] = None
     assert "It could not be told" in reasons(judged(values, orders))[2][0]
 
 
@@ -429,7 +429,11 @@ def test_a_limit_of_the_batch_needs_and_heeds_no_history() -> None:
 
 def test_only_rows_that_still_stand_use_a_limit() -> None:
     values = book(limits=[limit()], forbid=[rule("huge", "order_units > 15")])
-    orders = [{"order_units": 20, "priority": 9.0}, {"order_units": 15}, {"order_units": 10}]
+    orders: list[dict[str, Any]] = [
+        {"order_units": 20, "priority": 9.0},
+        {"order_units": 15},
+        {"order_units": 10},
+    ]
     judgement = judged(values, orders)
     assert verdicts(judgement) == ["deny", "allow", "allow"]
     assert judgement.uses is not None
@@ -457,16 +461,14 @@ def test_a_limit_that_cannot_be_told_forbids() -> None:
 
 
 def test_a_negative_amount_gives_nothing_back() -> None:
-    values = book(limits=[limit(sum="order_value_minor - 5000", at_most=100)])
-    orders = [{"order_units": 10, "priority": 9.0}, {"order_units": 52}]
-    assert verdicts(judged(values, orders)) == ["allow", "deny"]
+    values = book(limits=[limit(sum="order_value_minor - 5000", at_most=250)])
+    orders: list[dict[str, Any]] = [{"priority": 9.0}, {"order_units": 52}, {"order_units": 52}]
+    assert verdicts(judged(values, orders)) == ["allow", "allow", "deny"]
 
 
 def test_counting_rows_and_keys_of_several_columns() -> None:
-    by = ["supplier_id", "location_id"]
-    values = book(
-        limits=[limit(sum=1, by=by, at_most=1, per="day"), limit(id="all", sum=1, by=[], at_most=2)]
-    )
+    daily = limit(sum=1, by=["supplier_id", "location_id"], at_most=1, per="day")
+    values = book(limits=[daily, limit(id="all", sum=1, by=[], at_most=2)])
     orders: list[dict[str, Any]] = [{}, {}, {"supplier_id": "a&b"}, {"supplier_id": "c"}]
     judgement = judged(values, orders, used=policy.USED.empty_table())
     assert verdicts(judgement) == ["allow", "deny", "deny", "deny"]
@@ -507,10 +509,8 @@ def test_money_is_written_in_the_digits_of_its_currency() -> None:
 
 
 def test_a_clip_can_say_what_it_left() -> None:
-    clip = {
-        **rule("a", True, set={"order_units": 4}),
-        "reason": "{order_units} become {clipped.order_units}.",
-    }
+    said = "{order_units} become {clipped.order_units}."
+    clip = {**rule("a", True, set={"order_units": 4}), "reason": said}
     assert reasons(judged(book(clip=[clip]), [{}]))[0][0] == "10 become 4."
 
 
@@ -538,15 +538,11 @@ def test_texts_of_rows_and_rules_are_never_sql() -> None:
 
 
 def test_an_empty_batch_has_an_empty_judgement() -> None:
-    judgement = judged(book(limits=[limit(per="day")]), [], used=policy.USED.empty_table())
+    values = book(limits=[limit(per="day")])
+    judgement = judged(values, [], used=policy.USED.empty_table())
     assert judgement.verdicts.num_rows == 0
     assert judgement.verdicts.schema.equals(VERDICTS)
-    assert (
-        policy.usage_keys(
-            loaded(book(limits=[limit(per="day")])), proposed([]), evidence([])
-        ).num_rows
-        == 0
-    )
+    assert policy.usage_keys(loaded(values), proposed([]), evidence([])).num_rows == 0
 
 
 def test_many_rows_keep_their_order_and_their_own_reasons() -> None:
@@ -580,8 +576,8 @@ def test_one_rulebook_judges_for_many_threads() -> None:
 
     def work(first: int) -> None:
         orders = proposed([{"order_units": first + place} for place in range(50)])
-        for _ in range(10):
-            found.append(policy.judge(rulebook, orders, facts).proposals["order_units"].to_pylist())
+        judgements = [policy.judge(rulebook, orders, facts) for _ in range(10)]
+        found.extend(one.proposals["order_units"].to_pylist() for one in judgements)
 
     threads = [threading.Thread(target=work, args=(first,)) for first in (1, 1, 1, 1)]
     for thread in threads:
@@ -626,21 +622,14 @@ def test_every_key_of_a_rulebook_is_documented() -> None:
 
 
 def test_every_function_of_a_condition_is_documented() -> None:
-    from storekeep.sql import FUNCTIONS
-
     text = DOCS.read_text(encoding="utf-8")
     for usage, meaning in FUNCTIONS.items():
         assert f"| `{usage}` | {meaning} |" in text
 
 
-def test_the_documented_example_is_a_rulebook_and_judges_as_it_says() -> None:
-    text = DOCS.read_text(encoding="utf-8")
-    example = text.split("```yaml\n")[1].split("```")[0]
+def test_the_documented_example_is_a_rulebook() -> None:
+    example = DOCS.read_text(encoding="utf-8").split("```yaml\n")[1].split("```")[0]
     rulebook = policy.load(example, action=PLACE_PURCHASE_ORDER, evidence=features.SCHEMA)
-    assert {one.effect for one in rulebook.checked.rules} == {
-        "permit",
-        "forbid",
-        "escalate",
-        "clip",
-    }
-    assert json.dumps(example)
+    effects = {one.effect for one in rulebook.checked.rules}
+    assert effects == {"permit", "forbid", "escalate", "clip"}
+    assert rulebook.periods == {"supplier-week": "week"}

@@ -430,3 +430,7 @@ def test_all_zeros_order_nothing() -> None:
 def test_orders_that_no_number_can_hold_are_held() -> None:
     vast = {"demand_mean_28d": 1e15, "demand_mean_91d": 1e15, "unit_cost_minor": 10**9}
     assert "beyond" in held(vast)
+
+
+def test_a_pack_of_nothing_is_not_ordered() -> None:
+    assert judged({"pack_size_units": 0}).verdicts["verdict"].to_pylist() == ["deny"]

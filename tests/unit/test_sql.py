@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 import duckdb
 import pytest
 from hypothesis import given, reject
@@ -32,15 +34,22 @@ def read(text: str, want: str | None = None) -> sql.Expression:
     return parse(text, SCHEMA, place=HERE, want=want)
 
 
+@functools.cache
+def engine() -> duckdb.DuckDBPyConnection:
+    connection = duckdb.connect()
+    connection.execute("SET TimeZone = 'UTC'")
+    # What is read back as written by hand divides by zero as the language does.
+    connection.execute("SET ieee_floating_point_ops = false")
+    return connection
+
+
 def run(expression: sql.Expression, **values: object) -> object:
     """The value of an expression for one row, on DuckDB."""
     columns = ", ".join(
         f'CAST(${place} AS {SCHEMA[name]}) AS "{name}"' for place, name in enumerate(values, 1)
     )
-    with duckdb.connect() as connection:
-        connection.execute("SET TimeZone = 'UTC'")
-        text = f"SELECT {expression.sql()} FROM (SELECT {columns or '1'})"
-        row = connection.execute(text, list(values.values())).fetchone()
+    text = f"SELECT {expression.sql()} FROM (SELECT {columns or '1'})"
+    row = engine().execute(text, list(values.values())).fetchone()
     assert row is not None
     return row[0]
 
@@ -338,8 +347,6 @@ def test_what_is_written_for_the_engine_means_what_was_read(text: str) -> None:
     rows = """VALUES (1, 2, 0.5, 'a', true, 3), (0, -2, -1.5, 'b', false, 0), (7, 0, 0.0, NULL, NULL, NULL),
               (NULL, 3, 2.0, 'ax', true, -2), (-7, 2, NULL, 'a', false, 5)"""
     table = f'({rows}) t(units, price, share, name, active, "evidence.units")'
-    with duckdb.connect() as connection:
-        connection.execute("SET ieee_floating_point_ops = false")
-        said = text.replace("evidence.units", '"evidence.units"')
-        found = connection.execute(f"SELECT ({said}), {expression.sql()} FROM {table}").fetchall()
+    said = text.replace("evidence.units", '"evidence.units"')
+    found = engine().execute(f"SELECT ({said}), {expression.sql()} FROM {table}").fetchall()
     assert [row[0] for row in found] == pytest.approx([row[1] for row in found], nan_ok=True)

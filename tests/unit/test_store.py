@@ -278,7 +278,9 @@ def test_the_first_column_comes_out_as_it_went_in(
         found = tx.uses("\ufeffweek", date(2026, 3, 2), date(2026, 3, 2))
         assert found.schema == USES
         assert set(found["limit"].to_pylist()) == {"\ufeffweek"}
-        assert dict(zip(found["key"].to_pylist(), found["amount"].to_pylist(), strict=True)) == amounts
+        assert (
+            dict(zip(found["key"].to_pylist(), found["amount"].to_pylist(), strict=True)) == amounts
+        )
 
 
 def test_nothing_goes_in_and_comes_out_as_nothing(store: Store, tenant: str) -> None:
@@ -454,7 +456,9 @@ def test_a_role_that_is_no_superuser_still_sees_only_its_tenant(
         ]
     with psycopg.connect(database.conninfo) as connection:
         # Outside a transaction of ours nobody has become anybody.
-        assert connection.execute("SELECT current_setting('storekeep.tenant', true)").fetchone() in (
+        assert connection.execute(
+            "SELECT current_setting('storekeep.tenant', true)"
+        ).fetchone() in (
             (None,),
             ("",),
         )

@@ -63,14 +63,7 @@ class Asked:
         """The time zone in which this home's people read times."""
         from zoneinfo import ZoneInfo
 
-        name = self.settings().time_zone
-        try:
-            return ZoneInfo(name)
-        except (KeyError, ValueError, OSError):
-            raise Misused(
-                f"setting 'time_zone' is not acceptable: there is no time zone {name!r}; "
-                "name one like Europe/Amsterdam"
-            ) from None
+        return ZoneInfo(self.settings().time_zone)
 
     def moment(self, given: datetime | None) -> datetime | None:
         """A time that a person typed: in the home's time zone where it names none."""
@@ -89,7 +82,8 @@ class Asked:
             )
         from storekeep.pipeline import opened
 
-        with opened(settings, purpose=None) as pipeline:
+        # A tenant that the settings name is made when first used; one that was typed may be mistyped.
+        with opened(settings, purpose="live" if self.tenant is None else None) as pipeline:
             yield pipeline
 
     def answer(self, document: object, text: str) -> None:

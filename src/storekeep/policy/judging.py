@@ -233,9 +233,9 @@ class _Bench:
         for name in self.query.lowered:
             at = rows.schema.get_field_index(name)
             rows = rows.set_column(at, rows.field(at), proposals[name])
-        for name, own in (("state", mine.state), ("total", mine.total), ("at_most", mine.at_most)):
-            rows = rows.append_column(name, pa.array(own))
-        return _one(self.query.phrase(self.limits[number].id, rows.take(spoke)))
+        own = {"state": mine.state, "total": mine.total, "at_most": mine.at_most}
+        chosen = {name: pa.array(values).take(spoke) for name, values in own.items()}
+        return _one(self.query.phrase(self.limits[number].id, rows.take(spoke), chosen))
 
     def _uses(self, told: pa.Table, served: Sequence[Served], kept: Flags) -> pa.Table:
         """What the rows that were not denied use of each limit."""

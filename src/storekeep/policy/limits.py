@@ -105,7 +105,8 @@ def _tight(
     size = int(codes.max(initial=-1)) + 1
     if float(amount.sum(dtype=np.float64)) > _LARGEST_TOTAL:
         raise InvariantBroken("the amounts of one batch add up to more than can be counted")
-    sums = np.bincount(codes, weights=np.where(counted, amount, 0), minlength=size)
+    sums = np.zeros(size, dtype=np.int64)
+    np.add.at(sums, codes, np.where(counted, amount, 0))
     least = np.full(size, np.inf)
     np.minimum.at(least, codes, np.where(counted, caps, np.inf))
     short: Flags = (sums[codes] + before) > least[codes]

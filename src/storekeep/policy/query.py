@@ -38,6 +38,9 @@ _ARROW: Mapping[str, pa.DataType] = {
     "SMALLINT": pa.int16(),
     "INTEGER": pa.int32(),
     "BIGINT": pa.int64(),
+    "UTINYINT": pa.uint8(),
+    "USMALLINT": pa.uint16(),
+    "UINTEGER": pa.uint32(),
     "FLOAT": pa.float32(),
     "DOUBLE": pa.float64(),
     "VARCHAR": pa.string(),
@@ -105,10 +108,12 @@ class Query:
         """The key under which each row uses each limit."""
         return self._run(_KEYS, rows)
 
-    def phrase(self, limit: str, rows: pa.Table) -> pa.ChunkedArray:
-        """The reason of a limit for rows of which it spoke; they bring `state`, `total` and `at_most`."""
-        name = _LIMIT + limit
-        return self._run(name, rows.select(self._feeds[name].empty.column_names))["reason"]
+    def phrase(self, limit: str, rows: pa.Table, own: Mapping[str, pa.Array]) -> pa.ChunkedArray:
+        """The reason of a limit for rows of which it spoke; `own` is its `state`, `total` and `at_most`."""
+        rows = rows.select(self._feeds[_LIMIT + limit].empty.column_names[: -len(own)])
+        for name, values in own.items():
+            rows = rows.append_column(name, values)
+        return self._run(_LIMIT + limit, rows)["reason"]
 
     def _prepare(self, texts: Mapping[str, str]) -> None:
         # Each new table makes DuckDB plan all statements again, so they are planned after the last one.
@@ -317,7 +322,7 @@ def _phrase(limit: CheckedLimit) -> str:
 def _schema(names: Iterable[str], checked: Checked) -> pa.Schema:
     fields = [(ROW, pa.int64())]
     for name in names:
-        kind = _ARROW.get(checked.columns[name].upper())
+        kind = _ARROW.get(checked.columns[name])
         if kind is None:
             raise InvariantBroken(f"column {name} of type {checked.columns[name]} cannot be judged")
         fields.append((name, kind))

@@ -223,7 +223,8 @@ def columns(action: Action, evidence: Mapping[str, str]) -> dict[str, str]:
     A parameter hides a column of the evidence that has the same name; that is then `evidence.<name>`.
     """
     named = {"subject": "VARCHAR", "priority": "DOUBLE", **action.parameters.duckdb_types()}
-    found = {f"{EVIDENCE}{name}": kind for name, kind in evidence.items()} | dict(evidence) | named
+    known = {name: kind.upper() for name, kind in evidence.items()}
+    found = {f"{EVIDENCE}{name}": kind for name, kind in known.items()} | known | named
     if GROUP in named:
         found[GROUP_VALUE] = "BIGINT"
     return found
@@ -307,17 +308,19 @@ class _Checker:
                 self.source.key("permit") if "permit" in self.source.value else self.source.place()
             )
             self.refuse(place, "there is no permit rule, so everything would be denied; add one")
+        listed = [
+            (self.source.place(key, at, "id"), one.id)
+            for key in (*LISTS, "limits", "rollback")
+            for at, one in enumerate(getattr(content, key))
+        ]
         seen: dict[str, Place] = {}
-        for key in (*LISTS, "limits", "rollback"):
-            for at, one in enumerate(getattr(content, key)):
-                place = self.source.place(key, at, "id")
-                if one.id in RESERVED:
-                    self.refuse(place, f"id {one.id!r} is reserved; choose another")
-                if one.id in seen:
-                    self.refuse(
-                        place, f"id {one.id!r} is used twice, first in line {seen[one.id].line}"
-                    )
-                seen[one.id] = place
+        for place, name in sorted(listed, key=lambda one: (one[0].line, one[0].column)):
+            if name in RESERVED:
+                self.refuse(place, f"id {name!r} is reserved; choose another")
+            if name in seen:
+                first = seen[name].line
+                self.refuse(place, f"id {name!r} is used twice, first in line {first}")
+            seen[name] = place
         if len(seen) > MOST_RULES:
             self.refuse(
                 self.source.place(), f"a rulebook has at most {MOST_RULES} rules and limits"

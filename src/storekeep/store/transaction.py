@@ -1,39 +1,51 @@
-"""The system of record: PostgreSQL, and the only SQL that is sent to it.
+"""One tenant's view of the record: what is written through one transaction commits together or not at all.
 
-Hides connections, roles, row-level security, migrations and how Arrow tables go in and out in bulk. A
-`Transaction` is one tenant's view of the record; what is written through one commits together or not at
-all. Every statement runs as the role `storekeep_app`, which owns nothing and is bound by row-level
-security, whatever role the connection was made with.
+Hides the tables and how Arrow tables go in and out of them in bulk.
 """
 
 from __future__ import annotations
 
-import hashlib
 import io
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import date, datetime, timedelta
-from importlib import resources
-from typing import Any, LiteralString, Self, cast
+from typing import Any, LiteralString, cast
 
 import psycopg
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv as pa_csv
-from psycopg import errors as pg
 from psycopg import sql
-from psycopg.rows import dict_row
 
 from storekeep.decisions import Selection
-from storekeep.errors import InvariantBroken, Permanent, Refused, Transient
+from storekeep.errors import InvariantBroken
 
-SCHEMA = "storekeep"
-ROLE = "storekeep_app"
-_LOCK = 0x5704EEE9
+LOCK = 0x5704EEE9
+OURSELVES = "storekeep"
 PARTITIONS = 16
 
-StockMove = Mapping[str, tuple[int, int, int]]
+STOCK = pa.schema(
+    [
+        ("location_id", pa.string()),
+        ("sku", pa.string()),
+        ("on_hand_units", pa.int64()),
+        ("on_order_units", pa.int64()),
+        ("committed_units", pa.int64()),
+        ("unmet_units", pa.int64()),
+    ]
+)
+ENTRIES = pa.schema(
+    [
+        ("batch", pa.int64()),
+        ("place", pa.int64()),
+        ("kind", pa.string()),
+        ("decision_id", pa.string()),
+        ("step", pa.string()),
+        ("leaf", pa.string()),
+        ("entry", pa.string()),
+    ]
+)
+USES = pa.schema([("limit", pa.string()), ("key", pa.string()), ("amount", pa.int64())])
 
 
 @dataclass(frozen=True)
@@ -62,163 +74,6 @@ class Task:
     attempts: int
 
 
-class Store:
-    """A connection to the record, made when first needed and made again after it is lost."""
-
-    def __init__(self, conninfo: str) -> None:
-        self._conninfo = conninfo
-        self._connection: psycopg.Connection[dict[str, Any]] | None = None
-
-    def close(self) -> None:
-        """Give the connection back."""
-        if self._connection is not None:
-            self._connection.close()
-            self._connection = None
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-    @contextmanager
-    def transaction(self, tenant: str) -> Iterator[Transaction]:
-        """One tenant's transaction: all of it is recorded, or nothing is.
-
-        Raises `Transient` when PostgreSQL cannot be reached or gave the transaction up, `Permanent` when
-        it is out of space or rights.
-        """
-        connection = self._open()
-        try:
-            with connection.transaction(), connection.cursor() as cursor:
-                cursor.execute(
-                    "SELECT set_config('role', %s, true), set_config('storekeep.tenant', %s, true),"
-                    " set_config('search_path', %s, true), set_config('timezone', 'UTC', true)",
-                    (ROLE, tenant, SCHEMA),
-                )
-                yield Transaction(cursor, tenant)
-        except psycopg.Error as error:
-            if connection.broken or connection.closed:
-                self._connection = None
-            raise _named(error) from error
-
-    def migrate(self) -> list[str]:
-        """Bring the schema up to date; return the migrations that were applied.
-
-        Safe to call from several processes at once. Raises `Refused` when the schema is newer than this
-        version of Storekeep, or was changed by hand.
-        """
-        connection = self._open()
-        applied: list[str] = []
-        try:
-            with connection.transaction(), connection.cursor() as cursor:
-                cursor.execute("SELECT pg_advisory_xact_lock(%s)", (_LOCK,))
-                known = _known_migrations(cursor)
-                for name, text in _migrations():
-                    digest = hashlib.sha256(text.encode()).hexdigest()
-                    if name not in known:
-                        cursor.execute(text.encode())
-                        cursor.execute("INSERT INTO migration VALUES (%s, %s)", (name, digest))
-                        applied.append(name)
-                    elif known.pop(name) != digest:
-                        raise Refused(
-                            f"migration {name} of the database differs from this version's; use the "
-                            "version of Storekeep that made the database, or restore a backup"
-                        )
-                if known:
-                    raise Refused(
-                        f"the database was made by a newer version of Storekeep ({max(known)}); "
-                        "upgrade Storekeep, or use another home"
-                    )
-        except psycopg.Error as error:
-            raise _named(error) from error
-        return applied
-
-    def forget_demo(self, tenant: str) -> None:
-        """Remove all rows of a tenant that was made for a demonstration, as the owner of the tables.
-
-        Nothing else ever removes what was recorded. Raises `Refused` when the tenant has live records.
-        """
-        with self.transaction(tenant) as tx:
-            if tx.purpose() == "live" and not tx.is_empty():
-                raise Refused(
-                    f"tenant {tenant} of this home holds live records, which a demonstration would "
-                    "replace; use another --tenant or --home"
-                )
-        connection = self._open()
-        try:
-            with connection.transaction(), connection.cursor() as cursor:
-                cursor.execute("SELECT set_config('storekeep.tenant', %s, true)", (tenant,))
-                cursor.execute(
-                    "SELECT c.relname AS name FROM pg_class c JOIN pg_namespace n"
-                    " ON n.oid = c.relnamespace WHERE n.nspname = %s AND c.relrowsecurity",
-                    (SCHEMA,),
-                )
-                for row in cursor.fetchall():
-                    table = sql.Identifier(SCHEMA, row["name"])
-                    cursor.execute(
-                        sql.SQL("DELETE FROM {} WHERE tenant = %s").format(table), (tenant,)
-                    )
-        except psycopg.Error as error:
-            raise _named(error) from error
-
-    def server_pids(self) -> list[int]:
-        """The processes of the database server on this machine, as far as the server tells."""
-        rows = self._open().execute("SELECT pid FROM pg_stat_activity").fetchall()
-        return [int(row["pid"]) for row in rows]
-
-    def _open(self) -> psycopg.Connection[dict[str, Any]]:
-        if self._connection is None or self._connection.closed:
-            try:
-                self._connection = psycopg.connect(
-                    self._conninfo, autocommit=True, row_factory=dict_row, connect_timeout=10
-                )
-            except psycopg.Error as error:
-                raise _named(error) from error
-        return self._connection
-
-
-def _migrations() -> list[tuple[str, str]]:
-    folder = resources.files("storekeep") / "migrations"
-    files = sorted(file.name for file in folder.iterdir() if file.name.endswith(".sql"))
-    return [(name.removesuffix(".sql"), (folder / name).read_text()) for name in files]
-
-
-def _known_migrations(cursor: psycopg.Cursor[dict[str, Any]]) -> dict[str, str]:
-    """The migrations a database has; makes role, schema and their table where there are none yet."""
-    cursor.execute("SELECT 1 FROM pg_roles WHERE rolname = %s", (ROLE,))
-    if cursor.fetchone() is None:
-        cursor.execute(sql.SQL("CREATE ROLE {} NOLOGIN NOBYPASSRLS").format(sql.Identifier(ROLE)))
-    cursor.execute("SELECT pg_has_role(current_user, %s, 'member') AS has", (ROLE,))
-    if not (cursor.fetchone() or {})["has"]:
-        cursor.execute(sql.SQL("GRANT {} TO CURRENT_USER").format(sql.Identifier(ROLE)))
-    schema = sql.Identifier(SCHEMA)
-    cursor.execute(sql.SQL("CREATE SCHEMA IF NOT EXISTS {}").format(schema))
-    cursor.execute(sql.SQL("GRANT USAGE ON SCHEMA {} TO {}").format(schema, sql.Identifier(ROLE)))
-    cursor.execute("SELECT set_config('search_path', %s, true)", (SCHEMA,))
-    cursor.execute(
-        "CREATE TABLE IF NOT EXISTS migration (name text PRIMARY KEY, digest text NOT NULL)"
-    )
-    cursor.execute("SELECT name, digest FROM migration")
-    return {row["name"]: row["digest"] for row in cursor.fetchall()}
-
-
-def _named(error: psycopg.Error) -> Exception:
-    """The same failure in terms of what a caller may do about it."""
-    said = (str(error).strip() or type(error).__name__).splitlines()[0]
-    if isinstance(error, pg.DiskFull):
-        return Permanent(f"PostgreSQL has no disk space left: {said}; free some, then run again")
-    if isinstance(error, pg.InsufficientPrivilege):
-        return Permanent(
-            f"PostgreSQL refuses: {said}; the role needs the rights of docs/operations.md"
-        )
-    if isinstance(
-        error, psycopg.OperationalError | psycopg.InterfaceError | pg.SerializationFailure
-    ):
-        return Transient(f"PostgreSQL is not available: {said}; run `storekeep doctor`, then again")
-    return InvariantBroken(f"PostgreSQL refused a statement: {said}")
-
-
 class Transaction:
     """One tenant's open transaction; made by `Store.transaction` only."""
 
@@ -239,11 +94,12 @@ class Transaction:
         return str(rows[0]["purpose"]) if rows else None
 
     def is_empty(self) -> bool:
-        """Whether nothing has ever been recorded for the tenant."""
+        """Whether nothing has ever been recorded for the tenant, but by ourselves."""
         rows = self._run(
             "SELECT EXISTS (SELECT FROM event_log WHERE tenant = %s)"
-            " OR EXISTS (SELECT FROM ledger_batch WHERE tenant = %s) AS has",
-            (self.tenant, self.tenant),
+            " OR EXISTS (SELECT FROM ledger_batch WHERE tenant = %s)"
+            " OR EXISTS (SELECT FROM promotion WHERE tenant = %s AND promoted_by <> %s) AS has",
+            (self.tenant, self.tenant, self.tenant, OURSELVES),
         )
         return not rows[0]["has"]
 
@@ -254,6 +110,12 @@ class Transaction:
     ) -> list[dict[str, Any]]:
         self._cursor.execute(statement, parameters)
         return self._cursor.fetchall() if self._cursor.description else []
+
+    def _lock(self) -> None:
+        """Keep others from what the tenant has only one of until the transaction ends."""
+        self._run(
+            "SELECT pg_advisory_xact_lock(%s, hashtext(%s))", (LOCK & 0x7FFFFFFF, self.tenant)
+        )
 
     def _copy_in(self, table: str, rows: pa.Table) -> None:
         """Append rows to a table, this tenant's name put before them.
@@ -294,7 +156,10 @@ class Transaction:
         self, statement: LiteralString, parameters: Sequence[Any], schema: pa.Schema
     ) -> pa.Table:
         """The rows of a query as an Arrow table of the given schema."""
-        query = sql.SQL("COPY ({}) TO STDOUT (FORMAT csv)").format(sql.SQL(statement))
+        # Quoted, a text that begins with a byte order mark is not taken for a file that does.
+        query = sql.SQL("COPY ({}) TO STDOUT (FORMAT csv, FORCE_QUOTE *)").format(
+            sql.SQL(statement)
+        )
         with self._cursor.copy(query, parameters) as copy:
             text = b"".join(copy)
         if not text:
@@ -332,18 +197,17 @@ class Transaction:
         The partition's head is locked until the transaction ends, so positions have no gaps and become
         visible in order: a consumer that has read position n has seen all before it.
         """
+        position = self.lock_partition(partition) + 1
         seen = self._run(
             "SELECT 1 FROM event_log WHERE tenant = %s AND source = %s AND id = %s",
             (self.tenant, source, id_),
         )
         if seen:
             return None
-        head = self._run(
-            "INSERT INTO bus_head VALUES (%s, %s, 1) ON CONFLICT (tenant, partition)"
-            " DO UPDATE SET position = bus_head.position + 1 RETURNING position",
-            (self.tenant, partition),
+        self._run(
+            "UPDATE bus_head SET position = %s WHERE tenant = %s AND partition = %s",
+            (position, self.tenant, partition),
         )
-        position = int(head[0]["position"])
         self._run(
             "INSERT INTO event_log VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s)",
             (
@@ -363,30 +227,27 @@ class Transaction:
         )
         return [LogRow(**row) for row in rows]
 
-    def unread(self, partition: int, after: int) -> dict[str, int]:
-        """Which types of event follow a position, and the last position of each."""
+    def unread(self, partition: int, subject: str, after: int) -> dict[str, int]:
+        """Which types of event about a subject follow a position, and the last position of each."""
         rows = self._run(
             "SELECT type, max(position) AS position FROM event_log WHERE tenant = %s"
-            " AND partition = %s AND position > %s GROUP BY type",
-            (self.tenant, partition, after),
+            " AND partition = %s AND subject = %s AND position > %s GROUP BY type",
+            (self.tenant, partition, subject, after),
         )
         return {row["type"]: row["position"] for row in rows}
 
     def lock_partition(self, partition: int) -> int:
         """Keep others from publishing to a partition until the transaction ends; its last position."""
-        self._run(
-            "INSERT INTO bus_head VALUES (%s, %s, 0) ON CONFLICT DO NOTHING",
-            (self.tenant, partition),
-        )
         rows = self._run(
-            "SELECT position FROM bus_head WHERE tenant = %s AND partition = %s FOR UPDATE",
+            "INSERT INTO bus_head VALUES (%s, %s, 0) ON CONFLICT (tenant, partition)"
+            " DO UPDATE SET position = bus_head.position RETURNING position",
             (self.tenant, partition),
         )
         return int(rows[0]["position"])
 
     def heads(self) -> dict[int, int]:
-        """The last position of each partition that has any events."""
-        rows = self._run("SELECT partition, position FROM bus_head")
+        """The last position of each partition that has any events, in one order for everybody."""
+        rows = self._run("SELECT partition, position FROM bus_head ORDER BY partition")
         return {row["partition"]: row["position"] for row in rows}
 
     def position(self, consumer: str, partition: int, *, lock: bool = False) -> int:
@@ -465,9 +326,7 @@ class Transaction:
 
     def ledger_head(self) -> tuple[int, str]:
         """Number and chain value of the last batch; locks the chain until the transaction ends."""
-        self._run(
-            "SELECT pg_advisory_xact_lock(%s, hashtext(%s))", (_LOCK & 0x7FFFFFFF, self.tenant)
-        )
+        self._lock()
         rows = self._run(
             "SELECT batch, chain FROM ledger_batch WHERE tenant = %s ORDER BY batch DESC LIMIT 1",
             (self.tenant,),
@@ -524,6 +383,10 @@ class Transaction:
     def add_decisions(self, rows: pa.Table) -> None:
         """Add the folded state of new decisions."""
         self._copy_in("decision", rows)
+
+    def clear_decisions(self) -> None:
+        """Forget the folded states, to fold them again from the ledger."""
+        self._run("DELETE FROM decision WHERE tenant = %s", (self.tenant,))
 
     def move_decisions(self, moves: Mapping[str, str]) -> None:
         """Set the folded state of decisions, by id, after a ledger entry about them was appended."""
@@ -620,14 +483,24 @@ class Transaction:
         ]
         return sorted(tasks, key=lambda task: (task.group, task.decision_id))
 
-    def drop_tasks(self, decision_ids: Sequence[str]) -> int:
-        """Pending actions that are done, or will not be: take them off; returns how many there were."""
+    def drop_tasks(self, decision_ids: Sequence[str]) -> set[str]:
+        """Pending actions that are done, or will not be: take them off; those that were there."""
         rows = self._run(
             "DELETE FROM pending_action WHERE tenant = %s AND decision_id = ANY(%s::uuid[])"
-            " RETURNING decision_id",
+            " RETURNING decision_id::text",
             (self.tenant, list(decision_ids)),
         )
-        return len(rows)
+        return {row["decision_id"] for row in rows}
+
+    def begun_tasks(self, decision_ids: Sequence[str]) -> dict[str, bool]:
+        """Those pending actions that a worker may have begun, locked, and whether one holds them now."""
+        rows = self._run(
+            "SELECT decision_id::text, coalesce(leased_until >= now(), false) AS held"
+            " FROM pending_action WHERE tenant = %s AND decision_id = ANY(%s::uuid[])"
+            " AND attempts > 0 ORDER BY decision_id FOR UPDATE",
+            (self.tenant, list(decision_ids)),
+        )
+        return {row["decision_id"]: row["held"] for row in rows}
 
     def postpone_tasks(self, decision_ids: Sequence[str], delay: timedelta) -> None:
         """Give pending actions back, to be tried again after a while."""
@@ -677,12 +550,18 @@ class Transaction:
             (self.tenant, list(decision_ids)),
         )
 
-    def uses(self, limit_id: str, since: date, until: date) -> pa.Table:
-        """What was taken from a limit from one day to another, both included, by key."""
+    def uses(
+        self, limit_id: str, since: date, until: date, without: Sequence[str] = ()
+    ) -> pa.Table:
+        """What was taken from a limit from one day to another, both included, by key.
+
+        What the decisions `without` took is left out.
+        """
         return self._copy_out(
             "SELECT limit_id, key, sum(amount)::bigint AS amount FROM limit_use WHERE tenant = %s"
-            " AND limit_id = %s AND used_on BETWEEN %s AND %s GROUP BY 1, 2 ORDER BY 2",
-            (self.tenant, limit_id, since, until),
+            " AND limit_id = %s AND used_on BETWEEN %s AND %s AND decision_id <> ALL(%s::uuid[])"
+            " GROUP BY 1, 2 ORDER BY 2",
+            (self.tenant, limit_id, since, until, list(without)),
             USES,
         )
 
@@ -698,7 +577,8 @@ class Transaction:
         )
 
     def promote(self, kind: str, name: str, version: str, at: datetime, by: str) -> None:
-        """Make a registered version the one in force."""
+        """Make a registered version the one in force; promotions follow one another."""
+        self._lock()
         self._run(
             "INSERT INTO promotion SELECT %s, %s, %s, coalesce(max(sequence), 0) + 1, %s, %s, %s"
             " FROM promotion WHERE tenant = %s AND kind = %s AND name = %s",
@@ -725,30 +605,6 @@ class Transaction:
         return (rows[0]["version"], rows[0]["content"]) if len(rows) == 1 else None
 
 
-STOCK = pa.schema(
-    [
-        ("location_id", pa.string()),
-        ("sku", pa.string()),
-        ("on_hand_units", pa.int64()),
-        ("on_order_units", pa.int64()),
-        ("committed_units", pa.int64()),
-        ("unmet_units", pa.int64()),
-    ]
-)
-ENTRIES = pa.schema(
-    [
-        ("batch", pa.int64()),
-        ("place", pa.int64()),
-        ("kind", pa.string()),
-        ("decision_id", pa.string()),
-        ("step", pa.string()),
-        ("leaf", pa.string()),
-        ("entry", pa.string()),
-    ]
-)
-USES = pa.schema([("limit", pa.string()), ("key", pa.string()), ("amount", pa.int64())])
-
-
 def _copyable(rows: pa.Table) -> pa.Table:
     """The rows with every column in a form that Arrow writes and PostgreSQL reads as CSV."""
     columns = []
@@ -757,4 +613,5 @@ def _copyable(rows: pa.Table) -> pa.Table:
             columns.append(pc.cast(pc.cast(column, pa.timestamp("us", tz="UTC")), pa.string()))
         else:
             columns.append(column)
-    return pa.table(columns, names=rows.column_names)
+    # Of a table whose first chunk is empty pyarrow 26 writes zero bytes where the rows should be.
+    return pa.table(columns, names=rows.column_names).combine_chunks()
