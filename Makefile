@@ -13,7 +13,7 @@ export PYTHONUTF8 := 1
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help demo test quick lint bench docs lock clean
+.PHONY: help demo test quick given lint bench docs lock clean
 
 help: ## This list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-6s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -26,6 +26,9 @@ test: $(VENV)/.installed-dev ## Run every test, with coverage (ARGS="-k ledger")
 
 quick: $(VENV)/.installed-dev ## Run unit and property tests with few examples, in under a minute
 	@HYPOTHESIS_PROFILE=quick $(RUN) -m pytest -n 2 --dist loadfile -x -q -m "not slow" tests/unit tests/properties $(ARGS)
+
+given: $(VENV)/.installed-dev ## Run the tests that use a database on a given, older PostgreSQL, where one is installed
+	@$(RUN) tools/given.py
 
 lint: $(VENV)/.installed-dev ## Check format, style, types, layers, duplication, tree and docs
 	@$(RUN) tools/lint.py $(ARGS)

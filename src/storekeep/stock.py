@@ -59,10 +59,16 @@ def moves(each: Event) -> pa.Table:
     """The net change an event makes to each stock position.
 
     Goods that customers bring back are not sold again until somebody counts them, so returns reduce what
-    a batch takes from the shelf but never fill it.
+    a batch takes from the shelf but never fill it. Of several counts of an item the last one holds.
     """
-    totals = each.facts.group_by(["location_id", "sku"]).aggregate([("quantity_units", "sum")])
-    units = totals["quantity_units_sum"]
+    kept = "sum"
+    facts = each.facts
+    if each.type == "StockCounted":
+        kept, facts = "last", facts.sort_by("occurred_at")
+    totals = facts.group_by(["location_id", "sku"], use_threads=False).aggregate(
+        [("quantity_units", kept)]
+    )
+    units = totals[f"quantity_units_{kept}"]
     zero = pa.array([0] * totals.num_rows, pa.int64())
     hand, ordered, committed, counted = zero, zero, zero, pa.nulls(totals.num_rows, pa.int64())
     if each.type == "SaleRecorded":
