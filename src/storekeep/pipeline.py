@@ -20,8 +20,16 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from storekeep import bus, canonical, features, ledger, policy, servers, stock
-from storekeep.actions import PLACE_PURCHASE_ORDER, Adapter, BackOffice, Order
+from storekeep import bus, features, ledger, policy, servers, stock
+from storekeep.actions import (
+    PLACE_PURCHASE_ORDER,
+    Adapter,
+    BackOffice,
+    Order,
+    arrivals,
+    effects,
+    pending,
+)
 from storekeep.agents import replenish
 from storekeep.config import Settings
 from storekeep.decisions import (
@@ -32,23 +40,21 @@ from storekeep.decisions import (
     Selection,
     Status,
     decision_ids,
-    fold,
     stamp,
     step,
 )
-from storekeep.errors import InvariantBroken, Refused, Transient, Unknown
+from storekeep.errors import InvariantBroken, Permanent, Refused, Transient, Unknown
 from storekeep.events import EVENT_TABLES, Event, event
 from storekeep.lake import FACTS, SALE_LINES, STOCK_COUNTS, Kept, Lake, facts_of
 from storekeep.ledger import Batch, Entry, Signer, Step, Terms
-from storekeep.retail import PURCHASE_ORDER_LINE, SALE_LINE
-from storekeep.store import Store, Task, Transaction
+from storekeep.retail import ORDER_MOVE
+from storekeep.store import PARTITIONS, Store, Task, Transaction
 from storekeep.watch import stage
 
 LISTENERS: Mapping[str, str] = {"SaleRecorded": replenish.NAME}
 _COMPENSATE = "compensate:"
 # An event may hold 100,000 facts; what is read at once bounds the memory of a step.
 _EVENTS_AT_ONCE = 4
-_LINE = pa.schema([field.remove_metadata() for field in PURCHASE_ORDER_LINE.arrow])
 
 
 def utc_now() -> datetime:
@@ -118,36 +124,43 @@ class Pipeline:
         `rows` as `SALE_LINE`, each `line_key` once. A line that any earlier reading brought is left out.
         """
         with stage("take_in", self.tenant, source=source) as watched:
-            with self.store.transaction(self.tenant) as tx:
-                partition = bus.partition_of(self.tenant, location_id)
-                # While the head is locked nothing new can appear, so what the lake has after catching up
-                # is all there is.
-                tx.lock_partition(partition)
-                self._keep_history(tx, partition)
-                fresh = self._unknown(rows)
-                for start in range(0, fresh.num_rows, bus.MAX_FACTS):
-                    facts = fresh.slice(start, bus.MAX_FACTS)
-                    bus.publish(tx, event("SaleRecorded", source, location_id, self.now(), facts))
-            watched.rows = fresh.num_rows
-        return fresh.num_rows, rows.num_rows - fresh.num_rows
+            watched.rows = self.publish("SaleRecorded", source, location_id, rows)
+            return watched.rows, rows.num_rows - watched.rows
 
-    def publish(self, type_: str, source: str, location_id: str, facts: pa.Table) -> None:
-        """Put facts on the bus, once however often it is said."""
+    def publish(self, type_: str, source: str, location_id: str, facts: pa.Table) -> int:
+        """Put facts about a location on the bus, once however often they are told; how many were new.
+
+        A fact is known again by its natural key (`retail`), whoever tells it and when.
+        """
         if facts.num_rows == 0:
-            return
+            return 0
+        told = event(type_, source, location_id, self.now(), facts)
+        partition = bus.partition_of(self.tenant, location_id)
         with self.store.transaction(self.tenant) as tx:
-            bus.publish(tx, event(type_, source, location_id, self.now(), facts))
+            # While the head is locked nothing new can appear, so what the lake has after catching up is all
+            # there is.
+            tx.lock_partition(partition)
+            self._keep_history(tx, partition)
+            fresh = self._unknown(told)
+            for start in range(0, fresh.num_rows, bus.MAX_FACTS):
+                part = fresh.slice(start, bus.MAX_FACTS)
+                bus.publish(tx, event(type_, source, location_id, told.time, part))
+        return int(fresh.num_rows)
 
-    def _unknown(self, rows: pa.Table) -> pa.Table:
-        months = pc.min_max(pc.strftime(rows["occurred_at"], format="%Y-%m")).as_py()
-        if rows.num_rows == 0:
-            return rows
+    def _unknown(self, told: Event) -> pa.Table:
+        """The facts that history does not know by their natural keys."""
+        table = EVENT_TABLES[told.type]
+        months = None
+        if table is not ORDER_MOVE:
+            # The same sale or count is of the same moment; the same move may be told at another.
+            found = pc.min_max(pc.strftime(told.facts["occurred_at"], format="%Y-%m")).as_py()
+            months = {"seen": (found["min"], found["max"])}
         return self.lake.query(
-            "SELECT fresh.* FROM fresh ANTI JOIN seen USING (line_key)",
-            tables={"seen": FACTS[SALE_LINE.name]},
-            inputs={"fresh": rows},
-            months={"seen": (months["min"], months["max"])},
-        ).cast(SALE_LINE.arrow)
+            f"SELECT fresh.* FROM fresh ANTI JOIN seen USING ({', '.join(table.key)})",
+            tables={"seen": FACTS[table.name]},
+            inputs={"fresh": told.facts},
+            months=months,
+        ).cast(table.arrow)
 
     def move_stock(self) -> int:
         """Move the stock positions by all events not yet counted in; units that could not be met."""
@@ -168,14 +181,17 @@ class Pipeline:
     def rebuild_stock(self) -> None:
         """Fold the stock positions again from the first event on."""
         with self.store.transaction(self.tenant) as tx:
+            # Nobody moves stock meanwhile, not even by a first event of a partition.
+            for partition in range(PARTITIONS):
+                tx.position("stock", partition, lock=True)
             tx.clear_stock()
-            for partition, head in tx.heads().items():
+            for partition in tx.heads():
                 after = 0
                 while events := bus.replay(tx, partition, after, limit=_EVENTS_AT_ONCE):
                     for each in events:
                         tx.move_stock(stock.moves(each))
                     after = _last(events)
-                bus.advance(tx, "stock", partition, head)
+                bus.advance(tx, "stock", partition, after)
 
     def keep_history(self) -> None:
         """Append all events that history does not have yet to the lake."""
@@ -210,7 +226,8 @@ class Pipeline:
         partition = bus.partition_of(self.tenant, location_id)
         with self.store.transaction(self.tenant) as tx:
             for listener in set(LISTENERS.values()):
-                bus.advance(tx, listener, partition, tx.heads().get(partition, 0))
+                head = tx.heads().get(partition, 0)
+                bus.advance(tx, _consumer(listener, location_id), partition, head)
 
     def locations(self) -> list[str]:
         """The locations of which history knows anything."""
@@ -245,16 +262,18 @@ class Pipeline:
         Evidence, proposals, verdicts, ledger, pending actions, requests for approval, what limits were
         used, and the agent's place in the event log commit together.
         """
+        self.lapse()
         partition = bus.partition_of(self.tenant, location_id)
         with (
             stage("decide", self.tenant, location=location_id) as watched,
             self.store.transaction(self.tenant) as tx,
         ):
-            place = tx.position(replenish.NAME, partition, lock=True)
-            unread = tx.unread(partition, place)
+            consumer = _consumer(replenish.NAME, location_id)
+            place = tx.position(consumer, partition, lock=True)
+            unread = tx.unread(partition, location_id, place)
             if not unread:
                 return None
-            bus.advance(tx, replenish.NAME, partition, max(unread.values()))
+            bus.advance(tx, consumer, partition, max(unread.values()))
             if not any(LISTENERS.get(type_) == replenish.NAME for type_ in unread):
                 return None
             self._move_stock(tx, partition)
@@ -319,13 +338,19 @@ class Pipeline:
     def _act(self, action: str, tasks: Sequence[Task]) -> int:
         adapter = self._adapter(action.removeprefix(_COMPENSATE))
         orders = [Order(task.decision_id, task.group, json.loads(task.task)) for task in tasks]
+        results: Sequence[Receipt | str]
         try:
             results = self._call(adapter, action, orders)
-        except Transient:
+        except (Transient, Unknown):
             delay = timedelta(seconds=min(60.0, 0.5 * 2.0 ** min(tasks[0].attempts, 7)))
             with self.store.transaction(self.tenant) as tx:
                 tx.postpone_tasks([task.decision_id for task in tasks], delay)
             return 0
+        except Permanent as error:
+            if len(tasks) > 1:
+                # One that cannot be done must not keep the others from it.
+                return sum(self._act(action, [task]) for task in tasks)
+            results = [str(error)]
         self._settle(action, orders, results)
         return len(results)
 
@@ -341,11 +366,10 @@ class Pipeline:
         """Call the outside system; after an unknown outcome look before anything is sent again."""
         keys = [order.decision_id for order in orders]
         if action.startswith(_COMPENSATE):
-            found = adapter.find(keys)
-            there = [key for key in keys if key in found]
-            receipts = adapter.compensate([found[key] for key in there], self.now())
-            results = dict(zip(there, receipts, strict=True))
-            return [results.get(key, "the outside system has no such object") for key in keys]
+            with self.store.transaction(self.tenant) as tx:
+                steps = ledger.steps(tx, keys)
+            # The receipts of then: what was changed since is not touched.
+            return adapter.compensate([ledger.receipt_of(steps[key]) for key in keys], self.now())
         try:
             return adapter.execute(orders, self.now())
         except Unknown as error:
@@ -357,24 +381,45 @@ class Pipeline:
     def _settle(
         self, action: str, orders: Sequence[Order], results: Sequence[Receipt | str]
     ) -> None:
-        """Record what came of pending actions, tell the bus, and take them off the list."""
+        """Record what came of pending actions, tell the bus, and take them off the list.
+
+        An action that is on the list no more was taken over when our lease had run out, and recorded then.
+        """
         reverting = action.startswith(_COMPENSATE)
         good, bad = ("compensated", "needs_person") if reverting else ("executed", "failed")
         kind = "reversal" if reverting else "outcome"
-        entries, moves, ids = [], [], [order.decision_id for order in orders]
+        ids = [order.decision_id for order in orders]
         with self.store.transaction(self.tenant) as tx:
             statuses = tx.lock_decisions(ids)
-            for order, result in zip(orders, results, strict=True):
-                end = good if isinstance(result, Receipt) else bad
-                entries.append(
+            held = tx.drop_tasks(ids)
+            ends = [
+                (order, good if isinstance(result, Receipt) else bad, result)
+                for order, result in zip(orders, results, strict=True)
+                if order.decision_id in held
+            ]
+            if ends:
+                entries = [
                     Entry(kind, ledger.outcome(result, self.now()), order.decision_id, end)
+                    for order, end, result in ends
+                ]
+                freed = ("failed", "compensated")
+                tx.drop_uses([order.decision_id for order, end, _ in ends if end in freed])
+                self._append_entries(tx, entries, statuses)
+                self._tell(tx, ends)
+        gone = {key for key in ids if key not in held and statuses.get(key) == Status.REVERTED}
+        late = [each for each in results if isinstance(each, Receipt) and not reverting]
+        self._undo(action, [each for each in late if each.idempotency_key in gone])
+
+    def _undo(self, action: str, late: Sequence[Receipt]) -> None:
+        """Take back what was done after its decision had been withdrawn, our lease having run out."""
+        if not late:
+            return
+        for was, now in zip(late, self._adapter(action).compensate(late, self.now()), strict=True):
+            if isinstance(now, str):
+                raise InvariantBroken(
+                    f"{was.reference} was placed although decision {was.idempotency_key} had been "
+                    f"withdrawn, and cannot be taken back: {now}; see to it in {was.adapter}"
                 )
-                moves.append((order, end, result))
-            tx.drop_tasks(ids)
-            freed = ("failed", "compensated")
-            tx.drop_uses([order.decision_id for order, end, _ in moves if end in freed])
-            self._append_entries(tx, entries, statuses)
-            self._tell(tx, moves)
 
     def _append_entries(
         self, tx: Transaction, entries: Sequence[Entry], statuses: Mapping[str, str]
@@ -385,7 +430,8 @@ class Pipeline:
             if each.decision_id is None or each.step is None:
                 raise InvariantBroken("an entry about a decision names it and its step")
             following[each.decision_id] = str(step(statuses[each.decision_id], each.step))
-        seed = "/".join(sorted(following)) + entries[0].text
+        # The same may be said again of the same decisions at the same moment.
+        seed = "/".join([*sorted(following), str(tx.ledger_head()[0]), entries[0].text])
         batch_id = decision_ids(self.now(), f"{self.tenant}/{entries[0].step}", [seed])[0]
         ledger.append(
             tx, ledger.rows(entries), batch_id=batch_id, at=self.now(), signing=self.signing
@@ -393,58 +439,20 @@ class Pipeline:
         tx.move_decisions(following)
 
     def _tell(
-        self, tx: Transaction, moves: Sequence[tuple[Order, str, Receipt | str | None]]
+        self, tx: Transaction, ends: Sequence[tuple[Order, str, Receipt | str | None]]
     ) -> None:
         """Confirmed effects come back as events."""
-        types = {
-            "executed": ("PurchaseOrderConfirmed", "confirmed"),
-            "failed": ("OrderReleased", "released"),
-            "withdrawn": ("OrderReleased", "released"),
-            "rejected": ("OrderReleased", "released"),
-            "expired": ("OrderReleased", "released"),
-            "denied": ("OrderReleased", "released"),
-            "compensated": ("PurchaseOrderCancelled", "cancelled"),
-        }
-        grouped: dict[tuple[str, str, str], list[dict[str, Any]]] = {}
-        for order, end, result in moves:
-            if end not in types:
-                continue
-            row = {
-                "decision_id": order.decision_id,
-                "purchase_order_id": result.reference if isinstance(result, Receipt) else None,
-                **{name: order.parameters[name] for name in ("location_id", "sku", "supplier_id")},
-                "order_units": order.parameters["order_units"],
-            }
-            grouped.setdefault((*types[end], row["location_id"]), []).append(row)
-        for (type_, verb, location_id), rows in grouped.items():
-            facts = stock.order_moves(
-                pa.Table.from_pylist(rows, schema=stock.LINES), verb, self.now()
-            )
-            bus.publish(tx, event(type_, "actions", location_id, self.now(), facts))
+        for each in effects(ends, self.now()):
+            bus.publish(tx, each)
 
     def receive(self, decision_ids_: Sequence[str]) -> int:
-        """Goods of confirmed lines arrived, as the back office says; how many lines."""
+        """Goods of confirmed lines arrived, as the back office says; of how many lines that was news."""
         adapter = self._adapter(PLACE_PURCHASE_ORDER.name)
-        found = adapter.find(decision_ids_)
-        rows = [
-            {
-                "decision_id": key,
-                "purchase_order_id": found[key].reference,
-                **{
-                    name: found[key].details[name] for name in ("location_id", "sku", "supplier_id")
-                },
-                "order_units": found[key].details["received_units"],
-            }
-            for key in decision_ids_
-            if key in found and not found[key].details["cancelled"]
-        ]
-        for location_id in sorted({row["location_id"] for row in rows}):
-            here = [row for row in rows if row["location_id"] == location_id]
-            moves = stock.order_moves(
-                pa.Table.from_pylist(here, schema=stock.LINES), "received", self.now()
-            )
-            self.publish("GoodsReceived", adapter.name, location_id, moves)
-        return len(rows)
+        found = adapter.find(decision_ids_).values()
+        return sum(
+            self.publish("GoodsReceived", adapter.name, location_id, facts)
+            for location_id, facts in arrivals(found, self.now()).items()
+        )
 
     # Rulebooks --------------------------------------------------------------------------------------
 
@@ -480,43 +488,61 @@ class Pipeline:
     def approve(self, decision_ids_: Sequence[str], by: str) -> dict[str, str]:
         """A person agrees to escalated decisions; what became of each, by id.
 
-        The evidence is taken afresh and the same proposal judged again: what policy forbids by now stays
-        undone. Raises `Refused` for a decision that does not wait for approval.
+        The evidence is taken afresh and the same proposal judged again: what policy forbids by now, or would
+        now lower, stays undone. Raises `Refused` for a decision that does not wait for approval.
         """
         with stage("approve", self.tenant), self.store.transaction(self.tenant) as tx:
             requests = self._requests(tx, decision_ids_)
-            expired = {key for key, row in requests.items() if row["deadline"] < self.now()}
-            verdicts = self._judge_again(tx, sorted(requests.keys() - expired))
-            steps, told, orders = {}, [], self._orders(tx, sorted(requests))
-            for key in sorted(requests):
-                verdict = "expired" if key in expired else verdicts[key]["verdict"]
-                end = "approved" if verdict in (Decided.ALLOW, Decided.CLIP) else str(verdict)
-                steps[key] = "denied" if end == Decided.DENY else end
-                told.append((orders[key], steps[key], None))
-            entries = [
-                Entry("approval", self._said(by, verdicts.get(key, {})), key, steps[key])
-                for key in sorted(steps)
-            ]
-            self._append_entries(tx, entries, dict.fromkeys(steps, str(Status.ESCALATED)))
-            tx.drop_approvals(list(steps))
-            approved = [order for order, end, _ in told if end == "approved"]
-            tx.add_tasks(_tasks(approved, entries[0].text))
-            tx.drop_uses([order.decision_id for order, end, _ in told if end != "approved"])
-            self._tell(tx, told)
-        return steps
+            late = {key for key, row in requests.items() if row["deadline"] < self.now()}
+            verdicts = self._judge_again(tx, sorted(requests.keys() - late))
+            ends = dict.fromkeys(late, "expired")
+            for key, verdict in verdicts.items():
+                agreed = verdict["verdict"] in (Decided.ALLOW, Decided.CLIP)
+                ends[key] = "approved" if agreed else "denied"
+            self._answer(tx, ends, {key: self._said(by, verdicts.get(key, {})) for key in ends})
+        return dict(sorted(ends.items()))
 
     def reject(self, decision_ids_: Sequence[str], by: str, reason: str) -> dict[str, str]:
         """A person says no to escalated decisions: the safe default stands."""
         with stage("reject", self.tenant), self.store.transaction(self.tenant) as tx:
-            requests = self._requests(tx, decision_ids_)
+            ends = dict.fromkeys(sorted(self._requests(tx, decision_ids_)), "rejected")
             said = {**self._said(by, {}), "reason": reason}
-            entries = [Entry("approval", said, key, "rejected") for key in sorted(requests)]
-            self._append_entries(tx, entries, dict.fromkeys(requests, str(Status.ESCALATED)))
-            tx.drop_approvals(sorted(requests))
-            tx.drop_uses(sorted(requests))
-            orders = self._orders(tx, sorted(requests))
-            self._tell(tx, [(order, "rejected", None) for order in orders.values()])
-        return dict.fromkeys(sorted(requests), "rejected")
+            self._answer(tx, ends, dict.fromkeys(ends, said))
+        return ends
+
+    def lapse(self) -> int:
+        """Requests that nobody answered in time lapse: the safe default stands; how many there were."""
+        with stage("lapse", self.tenant) as watched, self.store.transaction(self.tenant) as tx:
+            late = {row["decision_id"]: row for row in tx.approvals(until=self.now())}
+            statuses = tx.lock_decisions(list(late))
+            ends = {key: "expired" for key in late if statuses[key] == Status.ESCALATED}
+            said = {
+                key: {
+                    **self._said("nobody", {}),
+                    "reason": f"nobody answered until {stamp(late[key]['deadline'])}",
+                    "safe_default": late[key]["safe_default"],
+                }
+                for key in ends
+            }
+            self._answer(tx, ends, said)
+            watched.rows = len(ends)
+        return len(ends)
+
+    def _answer(
+        self, tx: Transaction, ends: Mapping[str, str], said: Mapping[str, Mapping[str, Any]]
+    ) -> None:
+        """Record the answers to requests, and what follows from each."""
+        if not ends:
+            return
+        keys = sorted(ends)
+        entries = [Entry("approval", said[key], key, ends[key]) for key in keys]
+        self._append_entries(tx, entries, dict.fromkeys(keys, str(Status.ESCALATED)))
+        tx.drop_approvals(keys)
+        orders = self._orders(tx, keys)
+        approved = [orders[key] for key in keys if ends[key] == "approved"]
+        tx.add_tasks(pending(approved, PLACE_PURCHASE_ORDER.name, entries[0].text))
+        tx.drop_uses([key for key in keys if ends[key] != "approved"])
+        self._tell(tx, [(orders[key], ends[key], None) for key in keys])
 
     def _said(self, by: str, verdict: Mapping[str, Any]) -> dict[str, Any]:
         return {"by": by, "at": stamp(self.now()), "rules": verdict.get("rules", [])}
@@ -540,46 +566,25 @@ class Pipeline:
         for location_id, keys in by_location.items():
             partition = bus.partition_of(self.tenant, location_id)
             self._move_stock(tx, partition)
-            proposed = self._proposed_again(tx, keys)
-            evidence = self._without_own(
-                self._snapshot(tx, location_id, partition, proposed.proposals["sku"].to_pylist()),
-                proposed,
+            proposed = ledger.proposed(tx, keys, PLACE_PURCHASE_ORDER)
+            skus = proposed.proposals["sku"].to_pylist()
+            evidence = features.without_own(
+                self._snapshot(tx, location_id, partition, skus), proposed
             )
             rulebook = self.rulebook(tx, replenish.NAME)
-            used = _used(tx, rulebook, proposed, evidence)
+            used = _used(tx, rulebook, proposed, evidence, without=keys)
             subjects = frozenset(proposed.proposals["subject"].to_pylist())
             judged = policy.judge(rulebook, proposed, evidence, used, approved=subjects)
-            out |= zip(keys, judged.verdicts.to_pylist(), strict=True)
+            clippable = list(proposed.action.clippable)
+            asked, left = (
+                table.select(clippable).to_pylist()
+                for table in (proposed.proposals, judged.proposals)
+            )
+            verdicts = judged.verdicts.to_pylist()
+            for key, verdict, before, after in zip(keys, verdicts, asked, left, strict=True):
+                # A person agreed to this quantity, not to what would be left of it.
+                out[key] = verdict if before == after else {**verdict, "verdict": Decided.DENY}
         return out
-
-    def _proposed_again(self, tx: Transaction, keys: Sequence[str]) -> Proposed:
-        recorded = [steps[0] for steps in ledger.steps(tx, keys).values()]
-        header = ledger.header(tx, recorded[0]["batch"])
-        lines = pa.Table.from_pylist([each["parameters"] for each in recorded], schema=_LINE)
-        table = lines.add_column(0, "priority", pa.array([0.0] * len(recorded)))
-        subjects = pa.array([each["subject"] for each in recorded], pa.string())
-        table = table.add_column(0, "subject", subjects)
-        table = table.append_column(
-            "arithmetic", pa.array([each["arithmetic"] for each in recorded])
-        )
-        return Proposed(
-            agent=header["agent"],
-            version=header["agent_version"],
-            action=PLACE_PURCHASE_ORDER,
-            proposals=table,
-            holds=replenish.no_holds(),
-        )
-
-    def _without_own(self, evidence: Evidence, proposed: Proposed) -> Evidence:
-        """The evidence less what the proposals themselves have committed, which they would else count."""
-        own = pc.index_in(
-            evidence.values["subject"], proposed.proposals["subject"].combine_chunks()
-        )
-        units = pc.fill_null(proposed.proposals["order_units"].combine_chunks().take(own), 0)
-        place = evidence.values.column_names.index("committed_units")
-        rest = pc.subtract(evidence.values["committed_units"], units)
-        values = evidence.values.set_column(place, "committed_units", rest)
-        return Evidence(values, evidence.known_by, evidence.versions, evidence.position)
 
     def _orders(self, tx: Transaction, ids: Sequence[str]) -> dict[str, Order]:
         """What recorded decisions ordered, by id."""
@@ -594,17 +599,22 @@ class Pipeline:
         """What a revert of the selected decisions would do, newest first; nothing is done yet."""
         with self.store.transaction(self.tenant) as tx:
             rows = [row for row in tx.decisions(chosen) if row["verdict"] != Decided.HOLD]
-            steps = ledger.steps(tx, [row["decision_id"] for row in rows])
+            ids = [row["decision_id"] for row in rows]
+            steps, begun = ledger.steps(tx, ids), tx.begun_tasks(ids)
         found: dict[str, Receipt] = {}
         for action in sorted({row["action"] for row in rows}):
             done = [row["decision_id"] for row in rows if row["action"] == action]
             found |= self._adapter(action).find(done)
-        return [ledger.plan(row, steps[row["decision_id"]], found) for row in rows]
+        return [
+            ledger.plan(row, steps[key], found, held=begun.get(key))
+            for key, row in zip(ids, rows, strict=True)
+        ]
 
     def revert(self, plan: Sequence[Step], by: str, reason: str) -> int:
         """Carry out a plan: withdraw what is not done, ask for the rest to be compensated by `act`.
 
-        Decisions that moved on since the plan was made are left alone. Returns how many were taken on.
+        Decisions that moved on since the plan was made are left alone, and so are those that a worker has
+        begun to carry out. Returns how many were taken on.
         """
         with stage("revert", self.tenant) as watched, self.store.transaction(self.tenant) as tx:
             statuses = tx.lock_decisions([each.decision_id for each in plan])
@@ -614,6 +624,8 @@ class Pipeline:
                 for each in plan
                 if each.what in steps and statuses.get(each.decision_id) == each.status
             ]
+            under_way = self._under_way(tx, chosen)
+            chosen = [each for each in chosen if each.decision_id not in under_way]
             if not chosen:
                 return 0
             said = {"by": by, "at": stamp(self.now()), "reverses": True}
@@ -631,6 +643,13 @@ class Pipeline:
             watched.rows = len(chosen)
             return len(chosen)
 
+    def _under_way(self, tx: Transaction, steps: Sequence[Step]) -> set[str]:
+        """Which decisions cannot be withdrawn: a worker carries them out now, or one did and was lost."""
+        begun = tx.begun_tasks([each.decision_id for each in steps if each.what == "withdraw"])
+        tried = [key for key, held in begun.items() if not held]
+        done = self._adapter(PLACE_PURCHASE_ORDER.name).find(tried) if tried else {}
+        return {key for key, held in begun.items() if held or key in done}
+
     def _take_back(self, tx: Transaction, chosen: Sequence[Step]) -> None:
         orders = self._orders(tx, [each.decision_id for each in chosen])
         withdrawn = [each.decision_id for each in chosen if each.what == "withdraw"]
@@ -639,7 +658,7 @@ class Pipeline:
         tx.drop_uses(withdrawn)
         self._tell(tx, [(orders[key], "withdrawn", None) for key in withdrawn])
         undo = [orders[each.decision_id] for each in chosen if each.what == "compensate"]
-        tx.add_tasks(_tasks(undo, "revert", prefix=_COMPENSATE))
+        tx.add_tasks(pending(undo, _COMPENSATE + PLACE_PURCHASE_ORDER.name, "revert"))
 
     def replay(self, decision_id: str) -> dict[str, Any]:
         """Recompute the run of a recorded decision from its recorded versions; whether it comes out equal.
@@ -649,8 +668,10 @@ class Pipeline:
         """
         with stage("replay", self.tenant), self.store.transaction(self.tenant) as tx:
             number = ledger.steps(tx, [decision_id])[decision_id][0]["batch"]
-            recorded = tx.ledger_entries(number, number)
-            again = self._replayed(tx, ledger.header(tx, number)).entries()
+            recorded, header = tx.ledger_entries(number, number), ledger.header(tx, number)
+            # Stock is made again from history, which may lag behind the events of then.
+            self._keep_history(tx, bus.partition_of(self.tenant, header["location_id"]))
+            again = self._replayed(tx, header).entries()
             texts = {
                 name: dict(
                     zip(table["decision_id"].to_pylist(), table["entry"].to_pylist(), strict=True)
@@ -662,8 +683,8 @@ class Pipeline:
                 "identical": texts["recorded"][decision_id] == texts["replayed"].get(decision_id),
                 "run_identical": texts["recorded"] == texts["replayed"],
                 "decisions_in_run": recorded.num_rows - 1,
-                "recorded_digest": _digest(recorded),
-                "replayed_digest": _digest(again),
+                "recorded_digest": ledger.digest(recorded),
+                "replayed_digest": ledger.digest(again),
             }
 
     def _replayed(self, tx: Transaction, header: Mapping[str, Any]) -> Batch:
@@ -712,15 +733,21 @@ class Pipeline:
 
     def rebuild_decisions(self) -> dict[str, str]:
         """Fold every decision's state again from the ledger; where each stands, by id."""
-        steps: dict[str, list[str]] = {}
         with self.store.transaction(self.tenant) as tx:
-            for sealed in tx.ledger_batches():
-                for row in tx.ledger_entries(sealed["batch"], sealed["batch"]).to_pylist():
-                    if row["decision_id"] is not None:
-                        steps.setdefault(row["decision_id"], []).append(row["step"])
-            folded = {key: str(fold(each)) for key, each in steps.items()}
-            tx.move_decisions(folded)
-        return folded
+            tx.clear_decisions()
+            tx.ledger_head()
+            # What others recorded before the chain was ours has to go too.
+            tx.clear_decisions()
+            folded = ledger.folded(tx)
+            tx.add_decisions(folded)
+        return dict(
+            zip(folded["decision_id"].to_pylist(), folded["status"].to_pylist(), strict=True)
+        )
+
+
+def _consumer(agent: str, location_id: str) -> str:
+    """The name under which an agent reads what a location reported: each location is read by itself."""
+    return f"{agent}@{location_id}"
 
 
 def _last(events: Sequence[Event]) -> int:
@@ -739,7 +766,11 @@ def _day(evidence: Evidence) -> date:
 
 
 def _used(
-    tx: Transaction, rulebook: policy.Rulebook, proposed: Proposed, evidence: Evidence
+    tx: Transaction,
+    rulebook: policy.Rulebook,
+    proposed: Proposed,
+    evidence: Evidence,
+    without: Sequence[str] = (),
 ) -> pa.Table:
     """What recent decisions used of the limits that a batch's proposals share, in their day or week."""
     wanted = policy.usage_keys(rulebook, proposed, evidence)
@@ -750,7 +781,7 @@ def _used(
         set(zip(wanted["limit"].to_pylist(), wanted["per"].to_pylist(), strict=True))
     ):
         keys = wanted.filter(pc.equal(wanted["limit"], limit))["key"].combine_chunks()
-        found = tx.uses(limit, since[per], today)
+        found = tx.uses(limit, since[per], today, without)
         parts.append(found.filter(pc.is_in(found["key"], value_set=keys)).cast(policy.USED))
     return pa.concat_tables(parts)
 
@@ -761,23 +792,4 @@ def _terms(rulebook: policy.Rulebook) -> Terms:
     return Terms(
         approve_within=sla.approve_within,
         safe_default=sla.on_timeout or rulebook.content.safe_default,
-    )
-
-
-def _digest(entries: pa.Table) -> str:
-    """Merkle root of entries in their order: equal entries, equal root."""
-    return ledger.root([ledger.leaf(text) for text in entries["entry"].to_pylist()]).hex()
-
-
-def _tasks(orders: Sequence[Order], seed: str, prefix: str = "") -> pa.Table:
-    """Pending actions for decisions that were recorded earlier."""
-    action = PLACE_PURCHASE_ORDER.name
-    batch = canonical.digest([seed])[:12]
-    return pa.table(
-        {
-            "decision_id": pa.array([order.decision_id for order in orders], pa.string()),
-            "action": pa.array([prefix + action] * len(orders), pa.string()),
-            "task_group": pa.array([f"{order.group}/{batch}" for order in orders], pa.string()),
-            "task": pa.array([canonical.text(order.parameters) for order in orders], pa.string()),
-        }
     )

@@ -249,6 +249,80 @@ REJECTED = Table(
     ),
 )
 
+CUSTOMER = Column(
+    "customer_id", "text", "Pseudonym of the customer or household.", privacy="pseudonym"
+)
+CAMPAIGN_ID = Column("campaign_id", "text", "The campaign.")
+
+HOUSEHOLD = Table(
+    "household",
+    "What is known of a household that takes part in a panel or loyalty scheme.",
+    ("customer_id",),
+    (
+        CUSTOMER,
+        Column("age_band", "text", "Age of its head.", "year", "pseudonym", nullable=True),
+        Column("income_band", "text", "Yearly income.", "money", "pseudonym", nullable=True),
+        Column("home_ownership", "text", "Owner or tenant.", privacy="pseudonym", nullable=True),
+        Column("marital_status", "text", "Marital status.", privacy="pseudonym", nullable=True),
+        Column("household_size", "text", "People in it.", "person", "pseudonym", nullable=True),
+        Column("household_kind", "text", "Who lives in it.", privacy="pseudonym", nullable=True),
+        Column("children", "text", "Children in it.", "person", "pseudonym", nullable=True),
+        KNOWN_AT,
+    ),
+)
+
+CAMPAIGN = Table(
+    "campaign",
+    "A campaign: of which kind, and from when to when its coupons are valid.",
+    ("campaign_id",),
+    (
+        CAMPAIGN_ID,
+        Column("kind", "text", "Kind of campaign, as the retailer calls it.", nullable=True),
+        Column("begins_at", "time", "Begin of its first day.", "UTC"),
+        Column("ends_at", "time", "Begin of its last day.", "UTC"),
+        KNOWN_AT,
+    ),
+)
+
+CAMPAIGN_CUSTOMER = Table(
+    "campaign_customer",
+    "A customer who was sent a campaign.",
+    ("campaign_id", "customer_id"),
+    (CAMPAIGN_ID, CUSTOMER, KNOWN_AT),
+)
+
+COUPON = Table(
+    "coupon",
+    "An item that a campaign's coupon is good for.",
+    ("coupon_id", "sku", "campaign_id"),
+    (Column("coupon_id", "text", "Code on the coupon."), SKU, CAMPAIGN_ID, KNOWN_AT),
+)
+
+COUPON_REDEMPTION = Table(
+    "coupon_redemption",
+    "A customer handed in a coupon.",
+    ("coupon_id", "customer_id", "campaign_id", "occurred_at"),
+    (
+        Column("coupon_id", "text", "Code on the coupon."),
+        CUSTOMER,
+        CAMPAIGN_ID,
+        OCCURRED_AT,
+        KNOWN_AT,
+    ),
+)
+
+PROMOTION = Table(
+    "promotion",
+    "In how many stores an item was promoted in a week.",
+    ("sku", "week"),
+    (
+        SKU,
+        Column("week", "int", "Week as the source counts them, from 1.", "week", at_least=1),
+        Column("stores_on_display", "int", "Stores that had it on display.", "store", at_least=0),
+        Column("stores_in_mailer", "int", "Stores whose mailer showed it.", "store", at_least=0),
+    ),
+)
+
 TABLES: Mapping[str, Table] = {
     table.name: table
     for table in (
@@ -259,6 +333,12 @@ TABLES: Mapping[str, Table] = {
         ORDER_MOVE,
         PURCHASE_ORDER_LINE,
         REJECTED,
+        HOUSEHOLD,
+        CAMPAIGN,
+        CAMPAIGN_CUSTOMER,
+        COUPON,
+        COUPON_REDEMPTION,
+        PROMOTION,
     )
 }
 

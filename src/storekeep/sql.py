@@ -200,30 +200,7 @@ FUNCTIONS: Mapping[str, str] = {
 _UNITS = frozenset({"MINUTE", "HOUR", "DAY", "WEEK", "MONTH", "QUARTER", "YEAR"})
 _STEPS = _UNITS | {"MINUTES", "HOURS", "DAYS", "WEEKS", "MONTHS", "YEARS"}
 _ONE = "an expression is one scalar SQL expression over the columns of its row"
-_SIGNS = frozenset(
-    [
-        "(",
-        ")",
-        ",",
-        ".",
-        "+",
-        "-",
-        "*",
-        "/",
-        "//",
-        "%",
-        "||",
-        "=",
-        "==",
-        "!=",
-        "<>",
-        "<",
-        "<=",
-        ">",
-        ">=",
-        "::",
-    ]
-)
+_PLAIN = re.compile(r"[^\W\d]\w*|[(),.+\-*/%=<>]|//|\|\||==|!=|<>|<=|>=|::")
 _SINGLE = "an expression takes and gives single values"
 _REFUSED_SIGNS: Mapping[str, str] = {
     ";": f"';' is not allowed: {_ONE}, not several statements",
@@ -380,7 +357,7 @@ class _Reader:
             return
         if token.token_type in _REFUSED_WORDS:
             self.refuse(token.start, _REFUSED_WORDS[token.token_type])
-        if not re.fullmatch(r"[^\W\d]\w*", token.text) and token.text not in _SIGNS:
+        if not _PLAIN.fullmatch(token.text):
             what = _REFUSED_SIGNS.get(token.text, f"{token.text!r} is not allowed: {_ONE}")
             self.refuse(token.start, what)
 

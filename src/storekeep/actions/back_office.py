@@ -25,6 +25,7 @@ from storekeep.errors import Permanent, Transient, Unknown
 from storekeep.retail import PURCHASE_ORDER_LINE
 
 NAME = "back_office"
+_MOST_ATTEMPTS = 5
 PLACE_PURCHASE_ORDER = Action(
     name="PlacePurchaseOrder",
     parameters=PURCHASE_ORDER_LINE,
@@ -60,7 +61,10 @@ CREATE TABLE IF NOT EXISTS back_office.purchase_order_line (
 );
 CREATE INDEX IF NOT EXISTS purchase_order_line_order
   ON back_office.purchase_order_line (tenant, purchase_order_id);
+CREATE UNIQUE INDEX IF NOT EXISTS purchase_order_group
+  ON back_office.purchase_order (tenant, order_group);
 """
+_LAST_MADE = "back_office.purchase_order_group"
 _LINE = (
     "SELECT l.*, o.supplier_id, o.location_id, o.placed_at FROM back_office.purchase_order_line l"
     " JOIN back_office.purchase_order o USING (tenant, purchase_order_id)"
@@ -80,7 +84,15 @@ LINES = pa.schema(
 )
 
 
-_GONE = "the back office has no such line"
+def _why_not(receipt: Receipt, now: Receipt | None) -> str | None:
+    """Why a line cannot be cancelled, if it cannot."""
+    if now is None:
+        return "the back office has no such line"
+    if now.details["received_units"]:
+        return "goods have already arrived"
+    if now.fingerprint != receipt.fingerprint and not now.details["cancelled"]:
+        return f"somebody changed {now.reference} since it was placed"
+    return None
 
 
 class BackOffice:
@@ -106,32 +118,37 @@ class BackOffice:
             for order in orders
             if int(order.parameters["order_units"]) <= 0
         }
-        wanted = [order for order in orders if order.decision_id not in refusals]
+        # In one order for everybody, so that nobody waits in a circle.
+        wanted = sorted(
+            (order for order in orders if order.decision_id not in refusals),
+            key=lambda order: (order.group, order.decision_id),
+        )
         with self._transaction("place a purchase order") as cursor:
             self._place(cursor, wanted, at)
             receipts = self._receipts(cursor, [order.decision_id for order in wanted])
         return [refusals.get(order.decision_id) or receipts[order.decision_id] for order in orders]
 
     def compensate(self, receipts: Sequence[Receipt], at: datetime) -> Sequence[Receipt | str]:
-        """Cancel lines of which nothing has arrived yet; cancelling one again changes nothing."""
-        keys = [receipt.idempotency_key for receipt in receipts]
+        """Cancel lines of which nothing has arrived yet; cancelling one again changes nothing.
+
+        A line that somebody changed since its receipt stays as it is.
+        """
+        wanted = {receipt.idempotency_key: receipt for receipt in receipts}
         with self._transaction("cancel purchase order lines") as cursor:
+            found = self._receipts(cursor, list(wanted), lock=True)
+            why = {key: _why_not(receipt, found.get(key)) for key, receipt in wanted.items()}
+            keys = [key for key in wanted if why[key] is None]
             cursor.execute(
                 "UPDATE back_office.purchase_order_line SET cancelled_at = coalesce(cancelled_at, %s)"
-                " WHERE tenant = %s AND idempotency_key = ANY(%s) AND received_units = 0"
-                " RETURNING idempotency_key",
+                " WHERE tenant = %s AND idempotency_key = ANY(%s)",
                 (at, self._tenant, keys),
             )
-            done = {row["idempotency_key"] for row in cursor.fetchall()}
-            found = self._receipts(cursor, keys)
-        return [
-            found[key] if key in done else "goods have already arrived" if key in found else _GONE
-            for key in keys
-        ]
+            done = self._receipts(cursor, keys)
+        return [why[each.idempotency_key] or done[each.idempotency_key] for each in receipts]
 
     def find(self, idempotency_keys: Sequence[str]) -> Mapping[str, Receipt]:
         """The lines that were placed under keys, as they are now."""
-        with self._transaction("look for purchase order lines") as cursor:
+        with self._transaction("look for purchase order lines", reads=True) as cursor:
             return self._receipts(cursor, idempotency_keys)
 
     def receive(self, idempotency_keys: Sequence[str]) -> list[str]:
@@ -157,7 +174,7 @@ class BackOffice:
         return self._lines("AND l.cancelled_at IS NULL")
 
     def _lines(self, condition: LiteralString) -> pa.Table:
-        with self._transaction("list purchase order lines") as cursor:
+        with self._transaction("list purchase order lines", reads=True) as cursor:
             cursor.execute(
                 "SELECT l.idempotency_key, l.purchase_order_id, l.sku, l.ordered_units AS order_units,"
                 " o.supplier_id, o.placed_at FROM back_office.purchase_order_line l"
@@ -180,7 +197,7 @@ class BackOffice:
 
     def count_orders(self) -> int:
         """How many purchase orders there are that have a line not cancelled."""
-        with self._transaction("count purchase orders") as cursor:
+        with self._transaction("count purchase orders", reads=True) as cursor:
             cursor.execute(
                 "SELECT count(DISTINCT purchase_order_id) AS many FROM back_office.purchase_order_line"
                 " WHERE tenant = %s AND cancelled_at IS NULL",
@@ -192,20 +209,7 @@ class BackOffice:
         self, cursor: psycopg.Cursor[dict[str, Any]], orders: Sequence[Order], at: datetime
     ) -> None:
         """Make the purchase orders that are missing, then the lines that are missing."""
-        numbers = {order.group: _number(self._tenant, order.group) for order in orders}
-        heads = {order.group: order.parameters for order in orders}
-        cursor.execute(
-            "INSERT INTO back_office.purchase_order SELECT %s, * FROM unnest(%s::text[], %s::text[],"
-            " %s::text[], %s::text[]), (SELECT %s::timestamptz) AS placed ON CONFLICT DO NOTHING",
-            (
-                *(self._tenant, [numbers[group] for group in heads], list(heads)),
-                *(
-                    [head[name] for head in heads.values()]
-                    for name in ("supplier_id", "location_id")
-                ),
-                at,
-            ),
-        )
+        numbers = self._numbers(cursor, {order.group: order for order in orders}, at)
         columns = ("sku", "order_units", "unit_cost_minor", "currency")
         cursor.execute(
             "INSERT INTO back_office.purchase_order_line (tenant, idempotency_key, purchase_order_id,"
@@ -219,22 +223,59 @@ class BackOffice:
             ),
         )
 
+    def _numbers(
+        self, cursor: psycopg.Cursor[dict[str, Any]], heads: Mapping[str, Order], at: datetime
+    ) -> dict[str, str]:
+        """The number of each group's purchase order, made where there is none."""
+        for attempt in range(_MOST_ATTEMPTS):
+            cursor.execute(
+                "SELECT order_group, purchase_order_id FROM back_office.purchase_order"
+                " WHERE tenant = %s AND order_group = ANY(%s)",
+                (self._tenant, list(heads)),
+            )
+            found = {row["order_group"]: row["purchase_order_id"] for row in cursor.fetchall()}
+            missing = [group for group in heads if group not in found]
+            if not missing:
+                return found
+            cursor.execute(
+                "INSERT INTO back_office.purchase_order SELECT %s, * FROM unnest(%s::text[],"
+                " %s::text[], %s::text[], %s::text[]), (SELECT %s::timestamptz) AS placed"
+                " ON CONFLICT DO NOTHING",
+                (
+                    self._tenant,
+                    [_number(self._tenant, group, attempt) for group in missing],
+                    missing,
+                    *(
+                        [heads[group].parameters[name] for group in missing]
+                        for name in ("supplier_id", "location_id")
+                    ),
+                    at,
+                ),
+            )
+        raise Permanent(f"no number was free for a purchase order of {len(heads)} groups")
+
     def _receipts(
-        self, cursor: psycopg.Cursor[dict[str, Any]], keys: Sequence[str]
+        self,
+        cursor: psycopg.Cursor[dict[str, Any]],
+        keys: Sequence[str],
+        *,
+        lock: bool = False,
     ) -> dict[str, Receipt]:
-        cursor.execute(_LINE, (self._tenant, list(keys)))
+        cursor.execute(_LINE + (" FOR UPDATE OF l" if lock else ""), (self._tenant, list(keys)))
         return {row["idempotency_key"]: _receipt(row) for row in cursor.fetchall()}
 
     @contextmanager
-    def _transaction(self, what: str) -> Iterator[psycopg.Cursor[dict[str, Any]]]:
+    def _transaction(
+        self, what: str, *, reads: bool = False
+    ) -> Iterator[psycopg.Cursor[dict[str, Any]]]:
         sent = False
         try:
             connection = self._open()
             with connection.transaction(), connection.cursor() as cursor:
                 yield cursor
                 # From here on the commit is under way: an error no longer says that nothing happened.
-                sent = True
-        except psycopg.OperationalError as error:
+                sent = not reads
+        except (psycopg.OperationalError, psycopg.InterfaceError) as error:
             self.close()
             said = str(error).splitlines()[0] if str(error) else type(error).__name__
             if sent:
@@ -245,20 +286,38 @@ class BackOffice:
 
     def _open(self) -> psycopg.Connection[dict[str, Any]]:
         if self._connection is None or self._connection.closed:
-            self._connection = psycopg.connect(
-                self._conninfo, autocommit=True, row_factory=dict_row, connect_timeout=10
+            opened = psycopg.connect(
+                self._conninfo,
+                autocommit=True,
+                row_factory=dict_row,
+                connect_timeout=10,
+                client_encoding="utf8",
             )
+            opened.isolation_level = psycopg.IsolationLevel.READ_COMMITTED
+            self._connection = opened
             try:
-                self._connection.execute(_SCHEMA)
-            except (pg.UniqueViolation, pg.DuplicateTable):
-                # Another process made the same tables at the same moment.
-                self._connection.execute(_SCHEMA)
+                self._make_tables(opened)
+            except psycopg.Error:
+                self.close()
+                raise
         return self._connection
 
+    def _make_tables(self, connection: psycopg.Connection[dict[str, Any]]) -> None:
+        # Even an index that is there already would wait for, and hold up, everybody who writes.
+        there = connection.execute("SELECT to_regclass(%s) AS there", (_LAST_MADE,)).fetchone()
+        if there and there["there"]:
+            return
+        try:
+            connection.execute(_SCHEMA)
+        except (pg.UniqueViolation, pg.DuplicateTable):
+            # Another process made the same tables at the same moment.
+            connection.execute(_SCHEMA)
 
-def _number(tenant: str, group: str) -> str:
-    """The purchase order's number: the same for the same group, whoever places its lines and when."""
-    digest = hashlib.sha256(f"{tenant}\n{group}".encode()).hexdigest()
+
+def _number(tenant: str, group: str, attempt: int) -> str:
+    """A number for a group's purchase order; another at each attempt, since ten digits do meet again."""
+    again = f"\n{attempt}" if attempt else ""
+    digest = hashlib.sha256(f"{tenant}\n{group}{again}".encode()).hexdigest()
     return f"PO-{int(digest[:12], 16) % 10**10:010d}"
 
 

@@ -9,13 +9,14 @@ from __future__ import annotations
 import resource
 import shutil
 import time
+from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
 from datetime import time as clock_time
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 from zoneinfo import ZoneInfo
 
 import numpy as np
@@ -28,10 +29,13 @@ from storekeep.backtest import report
 from storekeep.backtest.sales import Period, Sales, own, panel, period
 from storekeep.config import Settings
 from storekeep.decisions import Decided, Selection, Status
-from storekeep.errors import Misused
+from storekeep.errors import Misused, Refused
 from storekeep.lake import PRODUCTS, QUARANTINE, TERMS
 from storekeep.pipeline import Pipeline, opened
-from storekeep.simulate.baseline import MinMax, Played, play
+from storekeep.servers.home import free_bytes, full, speaking
+from storekeep.servers.postmaster import Busy, locked
+from storekeep.simulate.baseline import MinMax, Moment, Played, play
+from storekeep.simulate.chance import Integers
 from storekeep.simulate.demand import demand as demand_of
 from storekeep.simulate.kpi import Kpi, kpi
 from storekeep.simulate.supply import shop
@@ -39,6 +43,8 @@ from storekeep.store import Store
 
 LOCATION = "DC1"
 BUYER = "simulated buyer"
+# A day of a large shop writes a few MiB, and PostgreSQL its log in files of 16.
+ROOM_BYTES = 32 * 2**20
 # The buyer leaves what waits on the last days, so that there is something left to approve by hand.
 BUYER_LEAVES_DAYS = 3
 
@@ -58,7 +64,7 @@ class Progress:
 
 @dataclass(frozen=True)
 class Options:
-    """What to play: how many days, from which seed, on whose sales."""
+    """What to play: how many days, from which seed, on whose sales; `command` is what a person types."""
 
     days: int = 90
     seed: int = 1
@@ -66,6 +72,7 @@ class Options:
     mapping: str | None = None
     since: date | None = None
     until: date | None = None
+    command: str = "storekeep"
 
 
 @dataclass
@@ -112,6 +119,7 @@ def demo(settings: Settings, options: Options, progress: Progress | None = None)
         with watch("start"):
             # One lease from here to the end, so that the server starts once.
             stack.enter_context(servers.lease(settings))
+            stack.enter_context(_alone(settings.home))
             _forget(settings)
             pipeline = stack.enter_context(opened(settings, now=clock, purpose="demo"))
         play = Play(pipeline, clock, sales, chosen, options.seed, watch)
@@ -119,13 +127,14 @@ def demo(settings: Settings, options: Options, progress: Progress | None = None)
             play.prepare(told)
         told.begin("Playing the days", len(chosen.days))
         for day in chosen.days:
+            _room(settings.home)
             play.day(day)
             told.step()
         told.end()
         with watch("show"):
             out = play.report() | Show(play, settings.home / "demo").report()
         out["peak_rss_mib"] = round(own_peak_mib() + play.server_mib)
-    return _finish(settings, out, watch, begun)
+    return _finish(settings, options, out, watch, begun)
 
 
 def _sales(options: Options, known_at: datetime, told: Progress) -> Sales:
@@ -138,6 +147,26 @@ def _sales(options: Options, known_at: datetime, told: Progress) -> Sales:
     return read
 
 
+@contextmanager
+def _alone(home: Path) -> Iterator[None]:
+    """Keep a second demonstration of the home away, which would forget the records of this one."""
+    with ExitStack() as held:
+        try:
+            with speaking(home):
+                held.enter_context(locked(home / "demo.lock", 0))
+        except Busy:
+            raise Refused(
+                f"another demonstration is being played in {home}; wait for it, or use another --home"
+            ) from None
+        yield
+
+
+def _room(home: Path) -> None:
+    """Stop before a disk is full: what writes to it says so in as many ways as there are writers."""
+    if free_bytes(home) < ROOM_BYTES:
+        raise full(home)
+
+
 def _forget(settings: Settings) -> None:
     """Remove what an earlier demonstration of this tenant left; live records are never touched."""
     with servers.lease(settings) as database, Store(database.conninfo) as store:
@@ -146,13 +175,16 @@ def _forget(settings: Settings) -> None:
         back_office = BackOffice(database.conninfo, settings.tenant)
         back_office.forget()
         back_office.close()
-    shutil.rmtree(settings.home / "lake" / settings.tenant, ignore_errors=True)
+    # What stayed would be taken for what this play is about to write.
+    with speaking(settings.home), suppress(FileNotFoundError):
+        shutil.rmtree(settings.home / "lake" / settings.tenant)
 
 
 def _finish(
-    settings: Settings, out: dict[str, Any], watch: Stopwatch, begun: float
+    settings: Settings, options: Options, out: dict[str, Any], watch: Stopwatch, begun: float
 ) -> dict[str, Any]:
     folder = settings.home / "demo"
+    out["command"] = options.command
     out["seconds_by_stage"] = {part: round(spent, 2) for part, spent in watch.seconds.items()}
     out["files"] = {"json": str(folder / "report.json"), "html": str(folder / "report.html")}
     out["seconds"] = round(time.perf_counter() - begun, 2)
@@ -160,6 +192,13 @@ def _finish(
     out["seconds"] = round(time.perf_counter() - begun, 2)
     report.write_json(out, folder / "report.json")
     return out
+
+
+class Approval(NamedTuple):
+    """A buyer's word on the lines of one order, and what each decision became."""
+
+    lines: tuple[dict[str, Any], ...]
+    became: dict[str, str]
 
 
 class Play:
@@ -195,6 +234,7 @@ class Play:
         self.runs: list[dict[str, Any]] = []
         self.server_mib = 0.0
         self.receipts = 0
+        self.approval: Approval | None = None
         self._unmet = np.zeros(shape[1], np.int64)
         self._bounds = self._day_bounds()
 
@@ -269,7 +309,7 @@ class Play:
         with watch("decide and record"):
             run = pipeline.decide(LOCATION)
             if (self.period.last - day).days >= BUYER_LEAVES_DAYS:
-                self._buy()
+                self.buy(self.waiting())
         with watch("act"):
             pipeline.act()
         self.server_mib = max(self.server_mib, memory_mib(pipeline.store.server_pids()))
@@ -297,12 +337,19 @@ class Play:
         self.receipts += self.pipeline.receive(keys)
         self.pipeline.move_stock()
 
-    def _buy(self) -> None:
-        """The simulated buyer approves all that waits."""
+    def waiting(self) -> list[dict[str, Any]]:
+        """The lines that wait for a person's word, the most money first."""
         with self.pipeline.store.transaction(self.pipeline.tenant) as tx:
-            waiting = [row["decision_id"] for row in tx.approvals()]
-        if waiting:
-            self.pipeline.approve(waiting, BUYER)
+            return tx.approvals()
+
+    def buy(self, lines: Sequence[dict[str, Any]]) -> None:
+        """The simulated buyer approves lines that wait; the order of the first is kept to be shown."""
+        if not lines:
+            return
+        became = self.pipeline.approve([line["decision_id"] for line in lines], BUYER)
+        group = lines[0]["order_group"]
+        chosen = tuple(line for line in lines if line["order_group"] == group)
+        self.approval = Approval(chosen, became)
 
     def _measure(self, place: int) -> None:
         """Read what is left on the shelf and what could not be met today."""
@@ -332,7 +379,7 @@ class Play:
             on_hand_units=self.on_hand,
             order_lines=ordered,
         )
-        rule = play(self.shop, self.demand, self.period.days, MinMax(self.shop))
+        rule = play(self.shop, self.demand, self.period.days, self._rule)
         baseline = kpi(
             self.shop,
             demand_units=rule.demand_units,
@@ -350,6 +397,12 @@ class Play:
             "kpi": {"agent": _kpi(agent), "baseline": {**_kpi(baseline), "name": "min/max"}},
             "series": self._series(asked, rule),
         }
+
+    def _rule(self, now: Moment) -> Integers:
+        """The baseline: min/max, which like the agent rests on a day on which no till rang."""
+        if now.day not in self._bounds:
+            return np.zeros_like(now.on_hand_units)
+        return MinMax(self.shop)(now)
 
     def _origin(self) -> dict[str, Any]:
         return {
@@ -379,10 +432,11 @@ class Play:
             "read": self.sales.read,
             "accepted": self.accepted,
             "later": self.sales.rows.num_rows - last,
-            "duplicates": self.duplicates,
+            "duplicates": self.duplicates + self.sales.repeated,
+            "ignored": dict(self.sales.ignored),
             "rejected": {row["values"]: row["counts"] for row in counts},
-            "repaired": self.sales.repaired,
-            "matched": self.sales.matched,
+            "repaired": dict(self.sales.repaired),
+            "matched": dict(self.sales.matched),
         }
 
     def _decisions(self) -> dict[str, int]:
@@ -456,28 +510,29 @@ class Show:
         }
 
     def _approved(self) -> dict[str, Any] | None:
-        """A person approves one order that waits: all its lines, judged again on fresh evidence."""
-        pipeline = self.play.pipeline
-        with pipeline.store.transaction(pipeline.tenant) as tx:
-            waiting = tx.approvals()
-        if not waiting:
+        """A person approves one order that waits: all its lines, judged again on fresh evidence.
+
+        Where none waits, the last that was approved while the days were played.
+        """
+        waiting = self.play.waiting()
+        if waiting:
+            group = waiting[0]["order_group"]
+            self.play.buy([line for line in waiting if line["order_group"] == group])
+            self.play.pipeline.act()
+            self.play.pipeline.move_stock()
+        if self.play.approval is None:
             return None
-        group = waiting[0]["order_group"]
-        rows = [row for row in waiting if row["order_group"] == group]
-        ids = [row["decision_id"] for row in rows]
-        became = pipeline.approve(ids, BUYER)
-        pipeline.act()
-        pipeline.move_stock()
+        lines, became = self.play.approval
+        ids = [line["decision_id"] for line in lines]
         found = self.play.back_office.find(ids)
         numbers = sorted({receipt.reference for receipt in found.values()})
-        ends = sorted(set(became.values()))
         return {
             "decision_id": ids[0],
-            "order_group": group,
-            "role": rows[0]["role"],
+            "order_group": lines[0]["order_group"],
+            "role": lines[0]["role"],
             "lines": len(ids),
-            "money": sum(row["money_minor"] for row in rows),
-            "result": {end: sum(1 for one in became.values() if one == end) for end in ends},
+            "money": sum(line["money_minor"] for line in lines),
+            "result": dict(sorted(Counter(became[key] for key in ids).items())),
             "purchase_order": ", ".join(numbers) or None,
         }
 
@@ -534,7 +589,7 @@ class Show:
             ledger.export(tx, path, pipeline.signing.public)
         tampered = self.folder / "ledger-tampered.jsonl"
         content = bytearray(path.read_bytes())
-        place = content.index(b'"order_units":', len(content) // 2) + len(b'"order_units":')
+        place = _a_digit(content)
         content[place] = ord("1") if content[place] != ord("1") else ord("2")
         tampered.write_bytes(bytes(content))
         found = ledger.verify_export(tampered, pipeline.signing.public)
@@ -556,6 +611,15 @@ class Show:
                 ],
             },
         }
+
+
+def _a_digit(content: bytes | bytearray) -> int:
+    """Where a quantity begins in the second half of an export; without orders, its last digit."""
+    mark = b'"order_units":'
+    found = content.find(mark, len(content) // 2)
+    if found >= 0:
+        return found + len(mark)
+    return max(content.rfind(str(digit).encode()) for digit in range(10))
 
 
 def _kpi(figures: Kpi) -> dict[str, Any]:
@@ -592,8 +656,12 @@ def memory_mib(pids: Sequence[int]) -> float:
     """The memory that processes hold together, shared pages counted once, in MiB; 0 where not told."""
     total = 0
     for pid in pids:
+        process = Path("/proc") / str(pid)
         try:
-            lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
+            # The numbers of a server on another machine are those of strangers here.
+            if (process / "comm").read_text() != "postgres\n":
+                continue
+            lines = (process / "smaps_rollup").read_text().splitlines()
         except OSError:
             continue
         total += sum(int(line.split()[1]) for line in lines if line.startswith("Pss:"))

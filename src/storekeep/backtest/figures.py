@@ -271,9 +271,14 @@ def intake(report: Mapping[str, Any]) -> list[tuple[str, int]]:
         "became events": events["accepted"],
         "of days after the last one played, not taken in": events.get("later"),
         "known already, left out": events.get("duplicates"),
+        "left out by a rule that keeps nothing of them": _all(events.get("ignored")),
         "turned away, kept aside with file, line and reason": turned_away(report),
     }
     return [(name, number) for name, number in rows.items() if number is not None]
+
+
+def _all(counts: Mapping[str, int] | None) -> int | None:
+    return sum(counts.values()) if counts else None
 
 
 def turned_away(report: Mapping[str, Any]) -> int:

@@ -65,7 +65,7 @@ def write_html(report: Mapping[str, Any], path: Path) -> None:
 
 
 def _write(path: Path, text: str) -> None:
-    with speaking(path):
+    with speaking(path.parent):
         path.parent.mkdir(parents=True, exist_ok=True)
         write(path, text, 0o644)
 

@@ -6,13 +6,16 @@ their mapping.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import secrets
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from pathlib import Path
 
 import duckdb
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from storekeep import ingest
 from storekeep.errors import Misused, Refused
@@ -25,7 +28,11 @@ LEAST_WEEKS_SHARE = 40 / 53
 
 @dataclass(frozen=True)
 class Sales:
-    """A retailer's sale lines, ordered by day, and what was turned away on the way in."""
+    """A retailer's sale lines, ordered by day, and what was turned away on the way in.
+
+    Of the rows `read` each is one of `rows`, one of `rejected`, left out by a rule that needs no quarantine
+    (`ignored`), or a line that another file had brought already (`repeated`).
+    """
 
     name: str
     note: str
@@ -33,8 +40,10 @@ class Sales:
     rows: pa.Table
     products: pa.Table
     rejected: pa.Table
-    repaired: dict[str, int]
-    matched: dict[str, int]
+    repaired: Mapping[str, int]
+    matched: Mapping[str, int]
+    ignored: Mapping[str, int]
+    repeated: int
     read: int
     time_zone: str
     currency: str
@@ -96,44 +105,75 @@ def _read(
     note: str,
 ) -> Sales:
     rows, rejected, read = [], [], 0
-    repaired: dict[str, int] = {}
-    matched: dict[str, int] = {}
+    repaired: Counter[str] = Counter()
+    matched: Counter[str] = Counter()
+    ignored: Counter[str] = Counter()
     references = {} if products is None else {"product": products}
     for loaded in ingest.load(
-        mapping, files, known_at=known_at, references=references, location_id=location_id
+        mapping,
+        files,
+        known_at=known_at,
+        references=references,
+        location_id=location_id,
+        # Nobody needs to know the customers of a demonstration again: its key is forgotten.
+        pseudonym_key=secrets.token_bytes(32),
     ):
         rows.append(loaded.rows)
         rejected.append(loaded.rejected)
-        for counts, more in ((repaired, loaded.repaired), (matched, loaded.matched)):
-            for rule, many in more.items():
-                counts[rule] = counts.get(rule, 0) + many
+        repaired.update(loaded.repaired)
+        matched.update(loaded.matched)
+        ignored.update(loaded.ignored)
         read += loaded.read
         step(loaded.read)
-    if not any(part.num_rows for part in rows):
-        raise Refused(f"none of the {read} rows of {name} could be taken in; see why with --json")
-    table = pa.concat_tables(rows)
+    taken, turned = pa.concat_tables(rows), pa.concat_tables(rejected)
+    if taken.num_rows == 0:
+        raise Refused(_nothing(name, read, turned, ignored))
     found = products
     if found is None:
         found = ingest.load_products(mapping, files, known_at=known_at)
-    with duckdb.connect() as connection:
-        connection.execute("SET TimeZone = 'UTC'")
-        connection.register("rows", table)
-        table = connection.sql(
-            "SELECT * FROM rows ORDER BY day, occurred_at, line_key"
-        ).to_arrow_table()
+    table = _ordered(taken)
     return Sales(
         name=name,
         note=note,
         files=tuple(str(file) for file in files),
         rows=table,
         products=found,
-        rejected=pa.concat_tables(rejected),
+        rejected=turned,
         repaired=repaired,
         matched=matched,
+        ignored=ignored,
+        repeated=taken.num_rows - table.num_rows,
         read=read,
         time_zone=mapping.day_time_zone or mapping.time_zone,
         currency=mapping.currency or _only_currency(table),
     )
+
+
+def _ordered(rows: pa.Table) -> pa.Table:
+    """The rows in the order in which they happened; of a line that several files hold, the first."""
+    one_file = pc.count_distinct(rows["source_file"]).as_py() == 1
+    once = (
+        ""
+        if one_file
+        else (
+            " QUALIFY row_number() OVER (PARTITION BY line_key ORDER BY source_file, source_line) = 1"
+        )
+    )
+    with duckdb.connect() as connection:
+        connection.execute("SET TimeZone = 'UTC'")
+        connection.register("rows", rows)
+        return connection.sql(
+            f"SELECT * FROM rows{once} ORDER BY day, occurred_at, line_key"
+        ).to_arrow_table()
+
+
+def _nothing(name: str, read: int, rejected: pa.Table, ignored: Mapping[str, int]) -> str:
+    """Why there is nothing to play."""
+    if not read:
+        return f"{name} holds no rows; name files of sales with --sales"
+    reasons = Counter(rejected["rule"].to_pylist()) + Counter(ignored)
+    said = ", ".join(f"{rule} {many}" for rule, many in reasons.most_common(3))
+    return f"none of the {read} rows of {name} could be taken in ({said}); mend the mapping or the file"
 
 
 def _only_currency(rows: pa.Table) -> str:
@@ -168,11 +208,12 @@ class Period:
 def period(sales: Sales, days: int, since: date | None, until: date | None) -> Period:
     """Choose the days to play and the items to replenish, by what was known before the first day.
 
-    Without `since` and `until` the last `days` days. An item counts when it was sold in three quarters of
-    the weeks before. Raises `Misused` when the history does not reach.
+    Without `since` and `until` the last `days` days; with `since` alone so many from there, or as many as
+    there are. An item counts when it was sold in three quarters of the weeks before. Raises `Misused` when
+    the history does not reach.
     """
     begin, end = sales.days()
-    last = until or (since + timedelta(days=days - 1) if since else end)
+    last = until or (min(since + timedelta(days=days - 1), end) if since else end)
     first = since or last - timedelta(days=days - 1)
     if not begin <= first <= last <= end:
         raise Misused(

@@ -9,6 +9,7 @@ from storekeep.features.sku_location import (
     snapshot,
     stock_as_of,
     update,
+    without_own,
 )
 
 __all__ = [
@@ -20,4 +21,5 @@ __all__ = [
     "snapshot",
     "stock_as_of",
     "update",
+    "without_own",
 ]

@@ -8,14 +8,15 @@ its value in a decision and its value in a replay. Hides the windows, the point-
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date, datetime, timedelta
 from typing import Literal
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from storekeep import canonical
-from storekeep.decisions import Evidence, stamp
+from storekeep.decisions import Evidence, Proposed, stamp
 from storekeep.lake import ORDER_MOVES, SALE_LINES, STOCK_COUNTS, TERMS, Kept, Lake
 from storekeep.retail import Column, Kind, Table
 
@@ -319,6 +320,15 @@ def evidence(
     return Evidence(values.combine_chunks(), known_by, versions, position)
 
 
+def without_own(evidence: Evidence, proposed: Proposed) -> Evidence:
+    """The evidence less what the proposals themselves have committed, which they would else count."""
+    places = pc.index_in(evidence.values["subject"], proposed.proposals["subject"].combine_chunks())
+    units = pc.fill_null(proposed.proposals["order_units"].combine_chunks().take(places), 0)
+    place = evidence.values.column_names.index("committed_units")
+    rest = pc.subtract(evidence.values["committed_units"], units)
+    return replace(evidence, values=evidence.values.set_column(place, "committed_units", rest))
+
+
 def _shared(rows: pa.Table) -> dict[str, str]:
     """What all rows of one update share: the lake versions read, and as of when and which day."""
     if rows.num_rows == 0:
@@ -331,17 +341,19 @@ def _shared(rows: pa.Table) -> dict[str, str]:
 
 
 # A shelf cannot hold less than nothing: on-hand after n moves is their sum plus what the deepest shortfall
-# was (the reflection of a random walk at zero; Lindley 1952), which makes the fold one window function.
+# was (the reflection of a random walk at zero; Lindley 1952), which makes the fold one window function. A
+# count begins a new walk; before the first one an item has no position.
 _STOCK = """
 WITH counted AS (
-  SELECT sku, max(position) AS since, max_by(quantity_units, position) AS units FROM stock_count
-  WHERE location_id = $location AND position <= $position GROUP BY sku
+  SELECT sku, position, quantity_units AS units FROM stock_count
+  WHERE location_id = $location AND position <= $position
+  QUALIFY row_number() OVER (PARTITION BY sku, position ORDER BY occurred_at DESC, fact DESC) = 1
 ), move AS (
-  SELECT sku, position, -greatest(0, sum(quantity_units))::BIGINT AS hand,
+  SELECT sku, position, NULL::BIGINT AS units, -greatest(0, sum(quantity_units))::BIGINT AS hand,
     0::BIGINT AS ordered, 0::BIGINT AS committed
   FROM sale_line WHERE location_id = $location AND position <= $position GROUP BY sku, position
   UNION ALL
-  SELECT sku, position,
+  SELECT sku, position, NULL,
     sum(CASE WHEN event_type = 'GoodsReceived' THEN quantity_units ELSE 0 END)::BIGINT,
     sum(CASE event_type WHEN 'PurchaseOrderConfirmed' THEN quantity_units
       WHEN 'PurchaseOrderCancelled' THEN -quantity_units WHEN 'GoodsReceived' THEN -quantity_units
@@ -350,21 +362,21 @@ WITH counted AS (
       WHEN 'OrderReleased' THEN -quantity_units WHEN 'PurchaseOrderConfirmed' THEN -quantity_units
       ELSE 0 END)::BIGINT
   FROM order_move WHERE location_id = $location AND position <= $position GROUP BY sku, position
+  UNION ALL
+  SELECT sku, position, units, 0, 0, 0 FROM counted
+), step AS (
+  SELECT *, count(units) OVER (PARTITION BY sku ORDER BY position) AS era FROM move
 ), walk AS (
-  SELECT sku, position, units + sum(hand) OVER (PARTITION BY sku ORDER BY position) AS level
-  FROM move JOIN counted USING (sku) WHERE position > since
+  SELECT *, sum(coalesce(units, 0) + hand) OVER (PARTITION BY sku, era ORDER BY position) AS level
+  FROM step WHERE era > 0
 ), shelf AS (
-  SELECT sku, last(level ORDER BY position) + greatest(0, -min(level)) AS on_hand_units,
-    greatest(0, -min(level)) AS unmet_units FROM walk GROUP BY sku
-), flow AS (
-  SELECT sku, sum(ordered)::BIGINT AS on_order_units, sum(committed)::BIGINT AS committed_units
-  FROM move JOIN counted USING (sku) GROUP BY sku
+  SELECT sku, era, greatest(0, -min(level)) AS unmet, last(level ORDER BY position) AS level,
+    sum(ordered) AS ordered, sum(committed) AS committed FROM walk GROUP BY sku, era
 )
-SELECT $location AS location_id, sku, coalesce(on_hand_units, units)::BIGINT AS on_hand_units,
-  coalesce(on_order_units, 0)::BIGINT AS on_order_units,
-  coalesce(committed_units, 0)::BIGINT AS committed_units, coalesce(unmet_units, 0)::BIGINT AS unmet_units
-FROM counted LEFT JOIN shelf USING (sku) LEFT JOIN flow USING (sku)
-WHERE $only IS NULL OR list_contains($only, sku) ORDER BY sku
+SELECT $location AS location_id, sku, last(level + unmet ORDER BY era)::BIGINT AS on_hand_units,
+  sum(ordered)::BIGINT AS on_order_units, sum(committed)::BIGINT AS committed_units,
+  sum(unmet)::BIGINT AS unmet_units
+FROM shelf WHERE $only IS NULL OR list_contains($only, sku) GROUP BY sku ORDER BY sku
 """
 
 

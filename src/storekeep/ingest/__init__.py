@@ -10,19 +10,19 @@ from __future__ import annotations
 from pathlib import Path
 
 from storekeep.ingest.archives import Bounds
-from storekeep.ingest.complete_journey import PROMOTION, complete_journey_files, load_promotions
+from storekeep.ingest.complete_journey import complete_journey_files, load_about, load_promotions
 from storekeep.ingest.feeds import Mapping, read, shipped
 from storekeep.ingest.loading import Loaded, load
 from storekeep.ingest.products import load_products
 from storekeep.ingest.statement import parsed
 
 __all__ = [
-    "PROMOTION",
     "Bounds",
     "Loaded",
     "Mapping",
     "complete_journey_files",
     "load",
+    "load_about",
     "load_products",
     "load_promotions",
     "mapping",

@@ -1,6 +1,6 @@
 """How the cells of one source column are read: SQL that gives their value, or NULL where they are wrong.
 
-Hides what each engine would let pass: `2.5` for a whole number, `1_000`, `0x1F`, a time's offset that is
+Hides what DuckDB would let pass: `2.5` for a whole number, `1_000`, `0x1F`, a time's offset that is
 dropped, `infinity` as a date. A cell is read as its kind or not at all. A time without an offset is local to
 the mapping's time zone; in the hour that comes twice when the clock is put back, the second is meant.
 """
@@ -165,7 +165,7 @@ class Cell:
         if not self.is_text or self.mapping.time_format is not None:
             return f"timezone({zone}, {local})"
         fits = f"regexp_full_match({cell}, {literal(_INSTANT + _OFFSET)})"
-        # The engine reads an offset only with a colon and without a space.
+        # DuckDB reads an offset only with a colon and without a space.
         cell = rf"regexp_replace({cell}, ' ?([+-]\d{{2}}):?(\d{{2}})$', '\1:\2')"
         return f"CASE WHEN {fits} THEN TRY_CAST({cell} AS TIMESTAMPTZ) ELSE timezone({zone}, {local}) END"
 

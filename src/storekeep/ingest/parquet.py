@@ -31,15 +31,26 @@ def blocks(file: Opened, columns: tuple[str, ...]) -> Iterator[Block]:
         before = 0
         try:
             for batch in parquet.iter_batches(BLOCK_ROWS, columns=list(columns)):
-                cells = pa.Table.from_batches([batch]).select(list(columns))
+                cells = _plain(pa.Table.from_batches([batch]).select(list(columns)))
                 lines = pa.array(np.arange(before + 1, before + 1 + batch.num_rows))
                 before += batch.num_rows
                 yield Block(cells, lines, MALFORMED.empty_table())
             if not before:
-                cells = parquet.schema_arrow.empty_table().select(list(columns))
+                cells = _plain(parquet.schema_arrow.empty_table().select(list(columns)))
                 yield Block(cells, pa.array([], pa.int64()), MALFORMED.empty_table())
         except (pa.ArrowException, OSError) as error:
             raise Refused(f"{file.name}, after row {before}: it is damaged ({error})") from None
+
+
+def _plain(cells: pa.Table) -> pa.Table:
+    """The same cells in types that writers differ over less: no dictionaries, times in microseconds."""
+    fields = []
+    for field in cells.schema:
+        kind = field.type.value_type if pa.types.is_dictionary(field.type) else field.type
+        if pa.types.is_timestamp(kind):
+            kind = pa.timestamp("us", kind.tz)
+        fields.append(field.with_type(kind))
+    return cells.cast(pa.schema(fields), safe=False)
 
 
 def _opened(file: Opened) -> pyarrow.parquet.ParquetFile:

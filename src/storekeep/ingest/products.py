@@ -6,6 +6,7 @@ its name, and the name it is called by most often is taken.
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Mapping as Map
 from collections.abc import Sequence
 from datetime import datetime
@@ -27,7 +28,6 @@ def load_products(
     *,
     known_at: datetime,
     references: Map[str, pa.Table] | None = None,
-    pseudonym_key: bytes | None = None,
     bounds: Bounds | None = None,
 ) -> pa.Table:
     """One row per item, ordered by SKU, in the columns of `retail.PRODUCT`.
@@ -36,13 +36,15 @@ def load_products(
     taken in, each column as the mapping's `product` says of most of its lines (of equally many, the first
     in the alphabet). Raises `Refused` as `load` does, and `Misused` when the mapping is of another table.
     """
+    # Products say nothing of customers: whoever is in the files is hidden, and cannot be found again.
+    forgotten = secrets.token_bytes(32)
     if mapping.table == PRODUCT.name:
         batches = load(
             mapping,
             files,
             known_at=known_at,
             references=references,
-            pseudonym_key=pseudonym_key,
+            pseudonym_key=forgotten,
             bounds=bounds,
         )
         return _latest([batch.rows for batch in batches])
@@ -51,7 +53,7 @@ def load_products(
     run = staging.begin(
         mapping,
         references or {},
-        pseudonym_key=pseudonym_key,
+        pseudonym_key=forgotten,
         bounds=bounds or Bounds(),
         products=True,
     )

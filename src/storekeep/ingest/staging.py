@@ -1,6 +1,6 @@
-"""A file read to its end into a table of judged rows, on the engine, spilling to the disk.
+"""A file read to its end into a table of judged rows, in DuckDB, spilling to the disk.
 
-Hides the engine and its settings, and that small files are judged several at a time. A document (basket,
+Hides DuckDB and its settings, and that small files are judged several at a time. A document (basket,
 invoice) may have equal lines, and they are told apart by counting them over the whole file, however large
 it is; so nothing of a file is handed on before all of it has been read, and a file that turns out to be
 cut short gives no rows at all.
@@ -8,13 +8,15 @@ cut short gives no rows at all.
 
 from __future__ import annotations
 
+import atexit
 import os
+import shutil
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from collections.abc import Mapping as Map
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import cache
 from itertools import chain, islice
 from pathlib import Path
 
@@ -23,7 +25,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from storekeep.errors import InvariantBroken, Misused, Permanent, StorekeepError
+from storekeep import retail
+from storekeep.errors import InvariantBroken, Misused, Permanent, Refused, StorekeepError
 from storekeep.ingest import delimited, parquet
 from storekeep.ingest.archives import Bounds, Opened, opened
 from storekeep.ingest.blocks import Block
@@ -92,10 +95,15 @@ def begin(
             raise Misused(
                 f"{mapping.source} looks rows up in {name!r}, a table of {reference.table} rows: hand it over"
             )
+        lacking = set(retail.TABLES[reference.table].names) - set(table.column_names)
+        if lacking:
+            raise Misused(
+                f"{name!r} is no table of {reference.table} rows: it lacks {sorted(lacking)}"
+            )
         keys = table[reference.on]
         if keys.null_count or pc.count_distinct(keys).as_py() != table.num_rows:
             raise Misused(f"{name!r} has a row without {reference.on}, or several with the same")
-    connection = _engine(os.getpid()).connection.cursor()
+    connection = _database(os.getpid()).connection.cursor()
     for name in mapping.references:
         connection.register(f"reference_{name}", references[name])
     return Run(mapping, key, bounds, products, connection)
@@ -158,11 +166,11 @@ def _together(run: Run, waiting: list[_Begun]) -> Iterator[Piece]:
     """Several small files, judged in one go: one piece each."""
     if not waiting:
         return
-    with _room():
+    with _told([one.file for one in waiting]):
         numbers = np.repeat(np.arange(len(waiting)), [len(one.block.lines) for one in waiting])
         made = _judge(run, [one.block for one in waiting], numbers, first=True)
-        _number_equals(run, made)
-        judged = _numbered(run, made, 0, _LAST_LINE)
+        equals = _number_equals(run, made)
+        judged = _numbered(run, made, (0, _LAST_LINE), equals=equals)
     before = 0
     for one in waiting:
         rows = judged.slice(before, len(one.block.lines))
@@ -178,7 +186,7 @@ def _alone(run: Run, file: _Begun, blocks: Iterable[Block], batch_rows: int) -> 
         "CREATE OR REPLACE TEMP TABLE malformed"
         '(line BIGINT, "column" VARCHAR, reason VARCHAR, raw VARCHAR)'
     )
-    with _room():
+    with _told([file.file]):
         for block in blocks:
             only = np.zeros(len(block.lines), np.int64)
             made = _judge(run, [block], only, first=made is None)
@@ -188,11 +196,11 @@ def _alone(run: Run, file: _Begun, blocks: Iterable[Block], batch_rows: int) -> 
             run.connection.unregister("bad")
         if made is None:
             raise InvariantBroken(f"no block was read of {file.file}")
-        _number_equals(run, made)
+        equals = _number_equals(run, made)
     ranges = edges.ranges()
     for number, (low, high) in enumerate(ranges):
-        with _room():
-            judged = _numbered(run, made, low, high)
+        with _told([file.file]):
+            judged = _numbered(run, made, (low, high), equals=equals)
         malformed = run.connection.execute(
             "SELECT * FROM malformed WHERE line >= ? AND line < ? ORDER BY line", [low, high]
         ).to_arrow_table()
@@ -201,36 +209,48 @@ def _alone(run: Run, file: _Begun, blocks: Iterable[Block], batch_rows: int) -> 
 
 
 @contextmanager
-def _room() -> Iterator[None]:
-    """The engine's word that the disk is full, in ours."""
+def _told(files: Sequence[str]) -> Iterator[None]:
+    """DuckDB's word that a file's types do not fit, or that the disk is full, in ours."""
     try:
         yield
+    except (duckdb.ProgrammingError, duckdb.NotSupportedError, duckdb.DataError) as error:
+        first = str(error).partition("\n")[0]
+        raise Refused(
+            f"{', '.join(files[:3])}: the columns are not of the kinds that the mapping declares ({first})"
+        ) from None
     except (duckdb.OutOfMemoryException, duckdb.IOException) as error:
-        folder = _engine(os.getpid()).folder.name
+        folder = _database(os.getpid()).folder
         raise Permanent(
             f"no room left to work in {folder} ({error}); free some, or set TMPDIR"
         ) from None
 
 
 @dataclass(frozen=True)
-class _Engine:
+class _Database:
     connection: duckdb.DuckDBPyConnection
-    folder: tempfile.TemporaryDirectory[str]
+    folder: Path
 
 
-@lru_cache(maxsize=1)
-def _engine(process: int) -> _Engine:
-    """One engine a process, for what starting one costs; each load works on a connection of its own.
+@cache
+def _database(process: int) -> _Database:
+    """One database a process, for what starting one costs; each load works on a connection of its own.
 
     The number of the process is the key: a child must not use its parent's.
     """
-    folder = tempfile.TemporaryDirectory(prefix=f"storekeep-{process}-")
+    folder = Path(tempfile.mkdtemp(prefix=f"storekeep-{process}-"))
+    atexit.register(_remove, folder, process)
     connection = duckdb.connect(
-        config={"memory_limit": MEMORY_LIMIT, "temp_directory": folder.name}
+        config={"memory_limit": MEMORY_LIMIT, "temp_directory": str(folder)}
     )
     connection.execute("SET GLOBAL TimeZone = 'UTC'")
     connection.execute("SET GLOBAL preserve_insertion_order = false")
-    return _Engine(connection, folder)
+    return _Database(connection, folder)
+
+
+def _remove(folder: Path, process: int) -> None:
+    """What a process spilled goes with it, and not with a child that was forked from it."""
+    if os.getpid() == process:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _blocks(mapping: Mapping, file: Opened) -> Iterator[Block]:
@@ -269,26 +289,31 @@ def _pseudonymised(run: Run, cells: pa.Table) -> pa.Table:
     return cells
 
 
-def _number_equals(run: Run, made: Statement) -> None:
+def _number_equals(run: Run, made: Statement) -> bool:
     """Tell equal rows of a file apart: the table `equals` numbers the second and later ones from 2 on.
+
+    Says whether there are any.
 
     Two equal lines of one document are two lines: the second and later ones get a key made from the
     first's and their number. In a table whose rows have a key of their own, the later row is turned away.
     Which of them counts as the first is settled by what else they say and only then by their place, so
     that another order of the same lines gives the same keys.
     """
+    several = (
+        "SELECT __hash, count(*) AS rows FROM staged WHERE __fate IS NULL "
+        "GROUP BY __hash HAVING count(*) > 1"
+    )
+    ((rows,),) = run.connection.execute(
+        f"SELECT CAST(coalesce(sum(rows), 0) AS BIGINT) FROM ({several})"
+    ).fetchall()
+    if not rows:
+        return False
     order = ", ".join([*(f'"{name}"' for name in made.undecided), "__line"])
-    run.connection.execute("""
-        CREATE OR REPLACE TEMP TABLE several AS
-        SELECT __hash, count(*) AS rows FROM staged WHERE __fate IS NULL
-        GROUP BY __hash HAVING count(*) > 1
-    """)
-    ((rows,),) = run.connection.execute("SELECT coalesce(sum(rows), 0) FROM several").fetchall()
     run.connection.execute(
         "CREATE OR REPLACE TEMP TABLE equals (__file BIGINT, __line BIGINT, n BIGINT)"
     )
     # Some at a time: a window over all rows of a large file would not fit.
-    shares = -(-int(rows) // WINDOW_ROWS)
+    shares = -(-rows // WINDOW_ROWS)
     for share in range(shares):
         run.connection.execute(f"""
             INSERT INTO equals
@@ -296,26 +321,27 @@ def _number_equals(run: Run, made: Statement) -> None:
               row_number() OVER (PARTITION BY __file, __key ORDER BY {order}) AS n
             FROM staged
             WHERE __fate IS NULL AND __hash % {shares} = {share}
-              AND __hash IN (SELECT __hash FROM several)
+              AND __hash IN (SELECT __hash FROM ({several}))
             QUALIFY n > 1
         """)
+    return True
 
 
-def _numbered(run: Run, made: Statement, low: int, high: int) -> pa.Table:
-    """The judged rows of a range of lines, in order, equal ones told apart."""
-    later = "s.__fate", f"CAST({len(made.fates) - 1} AS SMALLINT)", "__fate"
-    if made.counts_equals:
-        later = "s.__key", "md5(concat(s.__key, '|', e.n))", "__key"
-    once, again, name = later
+def _numbered(run: Run, made: Statement, lines: tuple[int, int], *, equals: bool) -> pa.Table:
+    """The judged rows of a half-open range of lines, in order, equal ones told apart."""
+    low, high = lines
+    staged = f"(SELECT * FROM staged WHERE __line >= {low} AND __line < {high})"
+    if equals:
+        changed = f"CASE WHEN n IS NULL THEN __fate ELSE {len(made.fates) - 1} END AS __fate"
+        if made.counts_equals:
+            changed = "CASE WHEN n IS NULL THEN __key ELSE md5(concat(__key, '|', n)) END AS __key"
+        later = f"(SELECT * FROM equals WHERE __line >= {low} AND __line < {high})"
+        staged = (
+            f"(SELECT * EXCLUDE (n) REPLACE ({changed}) "
+            f"FROM {staged} LEFT JOIN {later} USING (__file, __line))"
+        )
     return run.connection.execute(
-        f"""
-        SELECT s.* REPLACE (CASE WHEN e.n IS NULL THEN {once} ELSE {again} END AS {name})
-        FROM (SELECT * FROM staged WHERE __line >= $low AND __line < $high) AS s
-        LEFT JOIN (SELECT * FROM equals WHERE __line >= $low AND __line < $high) AS e
-          ON s.__file = e.__file AND s.__line = e.__line
-        ORDER BY s.__file, s.__line
-        """,
-        {"low": low, "high": high},
+        f"SELECT * FROM {staged} ORDER BY __file, __line"
     ).to_arrow_table()
 
 

@@ -18,7 +18,8 @@ from storekeep.ledger.chain import (
     verify_export,
 )
 from storekeep.ledger.explain import explain, header, steps, text
-from storekeep.ledger.reversal import Step, outcome, plan
+from storekeep.ledger.recall import digest, folded, proposed
+from storekeep.ledger.reversal import Step, outcome, plan, receipt_of
 
 __all__ = [
     "Batch",
@@ -30,13 +31,17 @@ __all__ = [
     "Verified",
     "append",
     "climb",
+    "digest",
     "explain",
     "export",
+    "folded",
     "header",
     "leaf",
     "outcome",
     "plan",
     "proof",
+    "proposed",
+    "receipt_of",
     "record",
     "root",
     "rows",

@@ -144,13 +144,12 @@ def _till_lines(explained: Mapping[str, Any]) -> list[str]:
     lines = explained["lines"]
     if not lines["lines"]:
         return ["Till lines of the last 13 weeks: none"]
-    newest = lines["newest"]
-    value = money(lines["value_minor"], newest[0]["currency"])
+    value = money(lines["value_minor"], explained["evidence"]["currency"])
     rows = [
         f"  {row['occurred_at'][:16].replace('T', ' ')}  store {row['store_id']}, basket "
         f"{row['basket_id']}: {row['quantity_units']} for {money(row['value_minor'], row['currency'])}"
         f"  {row['source_file']}:{row['source_line']}"
-        for row in newest
+        for row in lines["newest"]
     ]
     head = f"{lines['lines']} till lines of 13 weeks, {lines['units']} units, {value}"
     return [f"{head}, {lines['first_day']} to {lines['last_day']}; the newest:", *rows]

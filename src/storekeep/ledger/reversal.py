@@ -51,13 +51,24 @@ def receipt_of(steps: Sequence[Mapping[str, Any]]) -> Receipt:
 
 
 def plan(
-    row: Mapping[str, Any], steps: Sequence[Mapping[str, Any]], found: Mapping[str, Receipt]
+    row: Mapping[str, Any],
+    steps: Sequence[Mapping[str, Any]],
+    found: Mapping[str, Receipt],
+    *,
+    held: bool | None = None,
 ) -> Step:
-    """What a revert would do about one decision, given what the outside system holds of it now."""
+    """What a revert would do about one decision, given what the outside system holds of it now.
+
+    `held`: whether a worker holds the pending action at this moment; None when none has begun it.
+    """
     key, status = row["decision_id"], row["status"]
     units = int((steps[0].get("parameters") or {}).get("order_units", 0))
     what, why = "nothing", f"it is {status}: there is nothing to take back"
-    if status in (Status.PENDING, Status.ESCALATED):
+    if held:
+        why = "it is being carried out at this moment: look again when it is done"
+    elif held is not None and status == Status.PENDING and key in found:
+        why = f"{found[key].reference} holds it, which is not recorded yet: act, then look again"
+    elif status in (Status.PENDING, Status.ESCALATED):
         what, why = "withdraw", "it has not been carried out yet"
     elif status in (Status.EXECUTED, Status.NEEDS_PERSON):
         receipt, now = receipt_of(steps), found.get(key)

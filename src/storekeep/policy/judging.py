@@ -281,7 +281,7 @@ def _rows(rulebook: Rulebook, proposed: Proposed, evidence: Evidence) -> pa.Tabl
             column = pa.nulls(size, field.type)
         try:
             columns.append(column if column.type == field.type else column.cast(field.type))
-        except pa.ArrowInvalid as error:
+        except pa.ArrowException as error:
             raise InvariantBroken(f"column {name} does not hold what it should: {error}") from error
     return pa.Table.from_arrays(columns, schema=rulebook.query.schema)
 

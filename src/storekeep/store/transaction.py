@@ -518,16 +518,22 @@ class Transaction:
         """Ask a role for its word on escalated decisions."""
         self._copy_in("approval_request", rows)
 
-    def approvals(self, decision_ids: Sequence[str] | None = None) -> list[dict[str, Any]]:
-        """Open requests for approval with what they are about, the most money first."""
+    def approvals(
+        self, decision_ids: Sequence[str] | None = None, until: datetime | None = None
+    ) -> list[dict[str, Any]]:
+        """Open requests for approval with what they are about, the most money first.
+
+        With `until`, only those whose deadline was before.
+        """
         ids = None if decision_ids is None else list(decision_ids)
         return self._run(
             "SELECT a.decision_id::text, a.role, a.requested_at, a.deadline, a.safe_default, a.digest,"
             " a.rulebook_version, d.subject, d.order_group, d.money_minor, d.currency, d.agent"
             " FROM approval_request a JOIN decision d USING (tenant, decision_id)"
-            " WHERE %s::uuid[] IS NULL OR a.decision_id = ANY(%s::uuid[])"
+            " WHERE (%s::uuid[] IS NULL OR a.decision_id = ANY(%s::uuid[]))"
+            " AND (%s::timestamptz IS NULL OR a.deadline < %s)"
             " ORDER BY d.money_minor DESC NULLS LAST, a.decision_id",
-            (ids, ids),
+            (ids, ids, until, until),
         )
 
     def drop_approvals(self, decision_ids: Sequence[str]) -> None:
