@@ -57,7 +57,7 @@ NORTH = ("north", 1, 1)
 SOUTH = ("south", 2, 2)
 ITEMS = (
     Item("bread", *NORTH, 100, 6, 6, 9, lambda days: 5 + days * 7 % 4),
-    Item("salt", *NORTH, 40, 12, 72, 4, lambda days: 1),
+    Item("salt", *NORTH, 40, 12, 72, 4, lambda _: 1),
     Item("wine", *NORTH, 2500, 6, 6, 3, lambda days: 2 + days % 2),
     Item("milk", *SOUTH, 60, 10, 10, 20, lambda days: 8 + days * 3 % 5),
     # Not sold for 65 days; its few sales before still make the agent want some.
@@ -427,11 +427,11 @@ def script(shop: Shop) -> list[tuple[str, Callable[[], object]]]:
     """Two days with every kind of step, and an order taken back, as steps to be carried out one by one."""
     second = FIRST_DAY + timedelta(days=1)
     return [
-        ("prepare", lambda: shop.prepare()),
+        ("prepare", shop.prepare),
         *shop.day_steps(FIRST_DAY),
         *shop.day_steps(second),
         ("take back", lambda: shop.revert("south", second)),
-        ("keep", lambda: shop.pipeline.keep_history()),
+        ("keep", lambda: shop.pipeline.keep_history()),  # noqa: PLW0108  # asked for its names without one
     ]
 
 

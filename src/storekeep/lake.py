@@ -25,8 +25,14 @@ from deltalake import exceptions as delta
 from storekeep.errors import InvariantBroken, Permanent, Refused, Transient
 from storekeep.events import Event
 from storekeep.retail import (
+    CAMPAIGN,
+    CAMPAIGN_CUSTOMER,
+    COUPON,
+    COUPON_REDEMPTION,
+    HOUSEHOLD,
     ORDER_MOVE,
     PRODUCT,
+    PROMOTION,
     REJECTED,
     SALE_LINE,
     STOCK_COUNT,
@@ -64,6 +70,10 @@ ORDER_MOVES = Kept("order_move", _plain(ORDER_MOVE, *_IN_LOG), "occurred_at")
 TERMS = Kept("supply_terms", _plain(SUPPLY_TERMS))
 PRODUCTS = Kept("product", _plain(PRODUCT))
 QUARANTINE = Kept("rejected", _plain(REJECTED))
+MARKETING: Mapping[str, Kept] = {
+    table.name: Kept(table.name, _plain(table))
+    for table in (HOUSEHOLD, CAMPAIGN, CAMPAIGN_CUSTOMER, COUPON, COUPON_REDEMPTION, PROMOTION)
+}
 FACTS: Mapping[str, Kept] = {kept.name: kept for kept in (SALE_LINES, STOCK_COUNTS, ORDER_MOVES)}
 
 

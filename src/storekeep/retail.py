@@ -320,6 +320,7 @@ PROMOTION = Table(
         Column("week", "int", "Week as the source counts them, from 1.", "week", at_least=1),
         Column("stores_on_display", "int", "Stores that had it on display.", "store", at_least=0),
         Column("stores_in_mailer", "int", "Stores whose mailer showed it.", "store", at_least=0),
+        KNOWN_AT,
     ),
 )
 

@@ -375,12 +375,11 @@ class TestEmbeddedBackOffice(AdapterContract):
     ) -> None:
         """Ten digits meet again after a hundred thousand orders or so."""
         seen: dict[str, str] = {}
-        for place in itertools.count():
-            group = f"north/DC1/{place}"
-            number = _number(outside._tenant, group, 0)
-            if number in seen:
-                break
-            seen[number] = group
+        groups = (f"north/DC1/{place}" for place in itertools.count())
+        numbered = ((group, _number(outside._tenant, group, 0)) for group in groups)
+        group, number = next(
+            (group, number) for group, number in numbered if seen.setdefault(number, group) != group
+        )
         one = receipts(outside.office.execute([order("bread", seen[number])], AT))[0]
         two, three = receipts(
             outside.office.execute([order("milk", group), order("salt", seen[number])], AT)

@@ -1,4 +1,4 @@
-"""What can go wrong around a demonstration: said in a line, nothing lost, nobody left running, and then it runs.
+"""What can go wrong around a demonstration: said in a line, nothing lost, nobody left running; then it runs.
 
 Played on the sales of a small shop, so that a run takes seconds. That PostgreSQL itself meets full, fixed and
 foreign disks is tested with the servers; here it is the command that a newcomer types.
@@ -14,7 +14,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -57,13 +57,13 @@ class Ended:
 class Demo:
     """A demonstration being played, at a terminal of its own, as Ctrl-C goes to all that share one."""
 
-    def __init__(self, home: Path, *words: object, program: tuple[str, ...] = ()) -> None:
+    def __init__(self, home: Path, *words: object, program: Sequence[str] = ()) -> None:
         named = {name: value for name, value in os.environ.items() if "STOREKEEP" not in name}
         self.home = home
         self.process = subprocess.Popen(
             [
                 *(sys.executable, *(program or ("-m", "storekeep"))),
-                *("demo", "--home", home, *map(str, words)),
+                *("demo", "--home", str(home), *map(str, words)),
             ],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
@@ -136,8 +136,8 @@ def demo(home: Path, small: SmallSales, days: int = DAYS) -> Demo:
 
 def essence(report: Any) -> Any:
     """What a demonstration comes to, whenever and wherever it is played."""
-    names = ("events", "decisions", "rules", "purchase_orders", "receipts", "kpi", "series")
-    names += ("explained", "replay", "approval", "revert")
+    names = ["events", "decisions", "rules", "purchase_orders", "receipts", "kpi", "series"]
+    names += ["explained", "replay", "approval", "revert"]
     return {name: report[name] for name in names} | {"head": report["verify"]["head"]}
 
 
@@ -263,7 +263,9 @@ def test_a_disk_that_fills_up(ground: Path, small: SmallSales) -> None:
         assert ended.code == 3
         last = ended.err.splitlines()[-1]
         # Who meets the full disk first says so: the play before a day, PostgreSQL, or who writes history.
-        assert any(each in last for each in (f"disk of {home}", "disk space", "disk has room")), last
+        assert any(each in last for each in (f"disk of {home}", "disk space", "disk has room")), (
+            last
+        )
         assert "Traceback" not in ended.err
         (disk / "stuffing").unlink()
         assert verified(home)

@@ -114,7 +114,7 @@ def test_the_days_have_every_kind_of_step(calm: dict[str, dict[str, Any]]) -> No
     places = " ".join(moment for step in calm.values() for moment in step["moments"])
     for place in (
         *("start of storekeep.decide", "end of storekeep.act", "after the write of lake._write"),
-        *("after the end of store.transaction", "after the end of back_office._transaction"),
+        *("after the end of connection.transaction", "after the end of back_office._transaction"),
     ):
         assert place in places
 

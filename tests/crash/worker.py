@@ -33,9 +33,7 @@ from typing import Any
 import deltalake
 import psycopg
 from opentelemetry import trace
-from opentelemetry.context import Context
 from opentelemetry.trace import NonRecordingSpan, Span, Tracer, TracerProvider
-from opentelemetry.util.types import Attributes
 
 OURS = str(Path(__file__).parents[2] / "src" / "storekeep")
 LEASE = timedelta(milliseconds=50)
@@ -78,37 +76,34 @@ class _Span(NonRecordingSpan):
         super().__init__(trace.INVALID_SPAN_CONTEXT)
         self._name = name
 
-    def end(self, end_time: int | None = None) -> None:
+    def end(self, end_time: int | None = None) -> None:  # noqa: ARG002  # the API's signature
         MOMENTS.here(f"end of {self._name}")
 
 
 class _Tracer(Tracer):
-    def start_span(self, name: str, context: Context | None = None, *_: Any, **__: Any) -> Span:
+    def start_span(self, name: str, *_: Any, **__: Any) -> Span:
         MOMENTS.here(f"start of {name}")
         return _Span(name)
 
     @contextmanager
-    def start_as_current_span(self, name: str, *_: Any, **__: Any) -> Iterator[Span]:
+    def _current(self, name: str) -> Iterator[Span]:
         span = self.start_span(name)
         yield span
         span.end()
 
+    def start_as_current_span(self, name: str, *_: Any, **__: Any) -> Any:
+        return self._current(name)
+
 
 class _Provider(TracerProvider):
-    def get_tracer(
-        self,
-        instrumenting_module_name: str,
-        instrumenting_library_version: str | None = None,
-        schema_url: str | None = None,
-        attributes: Attributes = None,
-    ) -> Tracer:
+    def get_tracer(self, *_: Any, **__: Any) -> Tracer:
         return _Tracer()
 
 
 def _caller() -> str:
     """The innermost function of Storekeep that is being carried out, and the line it is at."""
     frame: FrameType | None = sys._getframe(2)
-    places = []
+    places: list[str] = []
     while frame is not None and len(places) < 2:
         file = frame.f_code.co_filename
         if file.startswith(OURS):
@@ -137,7 +132,7 @@ def watch() -> None:
         write(*given, **named)
         MOMENTS.here(f"after the write of {caller}")
 
-    psycopg.Connection.wait = counted_send  # type: ignore[method-assign]  # the others' end of a call
+    psycopg.Connection.wait = counted_send  # type: ignore[method-assign, assignment]  # the others' end of a call
     deltalake.write_deltalake = counted_write
 
 
@@ -176,7 +171,7 @@ def _child(home: Path, command: dict[str, Any]) -> dict[str, Any]:
             os.close(ours)
             _carry_out(home, command, lambda said: _write(its, said))
             code = 0
-        except Exception:
+        except Exception:  # noqa: BLE001  # it is told, and the child ends
             traceback.print_exc()
         finally:
             # A child must not go on as its parent: no cleaning up, no second answer.
@@ -202,7 +197,8 @@ def _write(pipe: int, said: dict[str, Any]) -> None:
 
 def _read(pipe: int, process: int, after: float | None) -> bytes:
     """What a child says until it ends; with `after` it is killed so many seconds after it has begun."""
-    text, until = b"", None
+    text = b""
+    until: float | None = None
     with os.fdopen(pipe, "rb", buffering=0) as file:
         while True:
             wait = None if until is None else max(0.0, until - time.monotonic())

@@ -11,16 +11,18 @@ from datetime import UTC, datetime
 
 import duckdb
 import pyarrow as pa
+import pyarrow.compute as pc
 import pytest
 
 from storekeep.ingest import (
     Loaded,
     complete_journey_files,
     load,
+    load_marketing,
     load_products,
-    load_promotions,
     mapping,
 )
+from storekeep.retail import TABLES
 
 pytestmark = [
     pytest.mark.external,
@@ -35,7 +37,7 @@ KNOWN_AT = datetime(2018, 1, 2, tzinfo=UTC)
 @pytest.fixture(scope="module")
 def products() -> pa.Table:
     files = [complete_journey_files()["products"]]
-    return load_products(mapping("complete_journey_products"), files, known_at=KNOWN_AT)
+    return load_products(mapping("complete_journey_products"), files, known_at=KNOWN_AT).rows
 
 
 @pytest.fixture(scope="module")
@@ -124,7 +126,21 @@ def test_its_trading_day_begins_at_midnight_in_new_york(loaded: list[Loaded]) ->
 
 
 @pytest.mark.slow
-def test_promotions_are_reduced_to_items_and_weeks() -> None:
-    found = load_promotions(complete_journey_files()["promotions"])
-    assert found.num_rows == 1_184_798
-    assert max(found["stores_in_mailer"].to_pylist()) <= 112
+def test_all_that_the_panel_has_beside_sales_is_taken_in(loaded: list[Loaded]) -> None:
+    """Of promotions what remains is in how many of the 112 stores, by item and week."""
+    found = load_marketing(complete_journey_files(), KNOWN_AT)
+    assert {name: (each.read, each.rows.num_rows) for name, each in found.items()} == {
+        "household": (801, 801),
+        "campaign": (27, 27),
+        "campaign_customer": (6_589, 6_589),
+        "coupon": (116_204, 111_332),
+        "coupon_redemption": (2_102, 2_102),
+        "promotion": (20_940_529, 1_184_798),
+    }
+    for name, each in found.items():
+        assert each.rows.schema.equals(TABLES[name].arrow, check_metadata=True)
+    assert pc.max(found["promotion"].rows["stores_in_mailer"]).as_py() <= 112
+    # The same people, whichever file names them.
+    buyers = pa.concat_tables(batch.rows for batch in loaded)["customer_id"].unique()
+    for name in ("household", "campaign_customer", "coupon_redemption"):
+        assert pc.all(pc.is_in(found[name].rows["customer_id"], value_set=buyers)).as_py()

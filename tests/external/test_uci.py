@@ -192,7 +192,7 @@ def test_days_are_those_of_the_files(loaded: list[Loaded]) -> None:
 
 
 def test_products_are_gathered_with_their_names(raw: duckdb.DuckDBPyConnection) -> None:
-    found = load_products(mapping("uci_online_retail"), [ARCHIVE], known_at=KNOWN_AT)
+    found = load_products(mapping("uci_online_retail"), [ARCHIVE], known_at=KNOWN_AT).rows
     names = dict(zip(found["sku"].to_pylist(), found["name"].to_pylist(), strict=True))
     assert names["85123A"] == "WHITE HANGING HEART T-LIGHT HOLDER"
     assert "POST" not in names

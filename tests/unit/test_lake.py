@@ -84,7 +84,7 @@ def test_the_months_that_are_asked_for_are_read(lake: Lake) -> None:
     assert found["name"].to_pylist() == ["m2", "m3"]
 
 
-words = st.text(st.characters(exclude_categories=("Cs",)), max_size=12) | st.none()
+words = st.text(st.characters(exclude_categories=["Cs"]), max_size=12) | st.none()
 
 
 @settings(max_examples=20)
@@ -146,7 +146,7 @@ def test_processes_that_append_the_same_at_once_append_it_once(tmp_path: Path, t
         for position in range(2, 12):
             begin = threading.Barrier(3)
 
-            def append(number: int, position: int = position) -> None:
+            def append(_: int, position: int = position, begin: threading.Barrier = begin) -> None:
                 with Lake(tmp_path, "acme") as own:
                     own.written(BY_MONTH.name, "w")
                     begin.wait()
@@ -196,7 +196,7 @@ def test_history_that_is_not_there_any_more_is_named(lake: Lake, tmp_path: Path)
     lake.append(BY_MONTH, rows("a"), writer="w", position=1)
     for file in (tmp_path / "acme" / "thing").rglob("*.parquet"):
         file.unlink()
-    with pytest.raises(Permanent, match="thing.*parquet"):
+    with pytest.raises(Permanent, match=r"thing.*parquet"):
         names(lake)
 
 

@@ -158,6 +158,10 @@ def sample(days: int = 90) -> dict[str, Any]:
             "repaired": {"clock_rolls_over_at_05_00": 20_114, "category_missing": 731},
             "duplicates": 0,
         },
+        "beside": {
+            "product": {"read": 92_331, "kept": 92_331, "repaired": {"without_category": 540}},
+            "promotion": {"read": 20_940_529, "kept": 1_184_798, "repaired": {}},
+        },
         "decisions": decisions,
         "rules": [
             sample_rule(
@@ -242,7 +246,7 @@ def small() -> dict[str, Any]:
     out["events"] |= {"rejected": {}, "repaired": {}}
     out["decisions"] = dict.fromkeys(VERDICTS, 0)
     out |= {"rules": [], "purchase_orders": 0, "explained": None, "replay": {"identical": None}}
-    out |= {"approval": None, "revert": None}
+    out |= {"approval": None, "revert": None, "beside": {}}
     for who in ("agent", "baseline"):
         out["kpi"][who] |= {"turns": None, "fill_rate": 1.0, "lost_units": 0, "stockout_days": 0}
     for row in out["series"]:
@@ -260,6 +264,7 @@ def hostile() -> dict[str, Any]:
     out["source"] = dict.fromkeys(("name", "publisher", "note"), HOSTILE) | {"files": [HOSTILE]}
     out |= {"simulated": [HOSTILE], "tenant": HOSTILE, "location": HOSTILE, "command": HOSTILE}
     out["events"] |= {"rejected": {HOSTILE: 3, "5 or $x^2$": 5}, "repaired": {HOSTILE: 1}}
+    out["beside"] = {HOSTILE: {"read": 2, "kept": 1, "repaired": {HOSTILE: 1}}}
     out["rules"] = [{"rule": HOSTILE, "effect": HOSTILE, "reason": HOSTILE, "times": 3}]
     out["kpi"]["baseline"]["name"] = HOSTILE
     out["explained"] = {"decision_id": HOSTILE, "text": f"{HOSTILE}\n\n{HOSTILE}\n  {HOSTILE}"}
@@ -327,7 +332,13 @@ def partial() -> dict[str, Any]:
     out["revert"] = {"purchase_order": None, "plan": []}
     out["verify"], out["tamper"] = {"ok": True}, {"found": True}
     out["source"], out["files"] = {"name": "sales.csv"}, {}
-    del out["peak_rss_mib"], out["seconds_by_stage"], out["simulated"], out["events"]["duplicates"]
+    del (
+        out["peak_rss_mib"],
+        out["seconds_by_stage"],
+        out["simulated"],
+        out["beside"],
+        out["events"]["duplicates"],
+    )
     return out
 
 

@@ -30,7 +30,7 @@ from storekeep.backtest.sales import Period, Sales, own, panel, period
 from storekeep.config import Settings
 from storekeep.decisions import Decided, Selection, Status
 from storekeep.errors import Misused, Refused
-from storekeep.lake import PRODUCTS, QUARANTINE, TERMS
+from storekeep.lake import MARKETING, PRODUCTS, QUARANTINE, TERMS
 from storekeep.pipeline import Pipeline, opened
 from storekeep.servers.home import free_bytes, full, speaking
 from storekeep.servers.postmaster import Busy, locked
@@ -217,7 +217,7 @@ class Play:
         self.watch, self.seed = watch, seed
         self.zone = ZoneInfo(sales.time_zone)
         self.shop = shop(
-            sales.products,
+            sales.products.rows,
             chosen.history,
             seed=seed,
             first_day=chosen.first,
@@ -264,8 +264,11 @@ class Play:
         pipeline, first = self.pipeline, self.period.first
         self.clock.now = self.moment(first, evening=False) - timedelta(seconds=1)
         now = self.clock.now
-        pipeline.lake.append(PRODUCTS, self.sales.products, writer="demo", position=1)
+        pipeline.lake.append(PRODUCTS, self.sales.products.rows, writer="demo", position=1)
         pipeline.lake.append(TERMS, known(self.shop.terms, now), writer="demo", position=1)
+        for name, marketing in self.sales.marketing.items():
+            rows = known(marketing.rows, now)
+            pipeline.lake.append(MARKETING[name], rows, writer="demo", position=1)
         if self.sales.rejected.num_rows:
             pipeline.lake.append(QUARANTINE, self.sales.rejected, writer="demo", position=1)
         end = next((at for day, (at, _) in self._bounds.items() if day >= first), 0)
@@ -390,6 +393,7 @@ class Play:
         return {
             **self._origin(),
             "events": self._events(),
+            "beside": self._beside(),
             "decisions": self._decisions(),
             "rules": self._rules(),
             "purchase_orders": self.back_office.count_orders(),
@@ -438,6 +442,20 @@ class Play:
             "repaired": dict(self.sales.repaired),
             "matched": dict(self.sales.matched),
         }
+
+    def _beside(self) -> dict[str, Any]:
+        """What was taken in beside the till lines: rows read, rows kept, and what rules mended."""
+        products = self.sales.products
+        catalogue = {
+            "read": products.read,
+            "kept": products.rows.num_rows,
+            "repaired": dict(products.repaired),
+        }
+        marketing = {
+            name: {"read": found.read, "kept": found.rows.num_rows, "repaired": {}}
+            for name, found in self.sales.marketing.items()
+        }
+        return {"product": catalogue, **marketing} if products.read else marketing
 
     def _decisions(self) -> dict[str, int]:
         with self.pipeline.store.transaction(self.pipeline.tenant) as tx:

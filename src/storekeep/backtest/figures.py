@@ -281,6 +281,25 @@ def _all(counts: Mapping[str, int] | None) -> int | None:
     return sum(counts.values()) if counts else None
 
 
+@dataclass(frozen=True)
+class Beside:
+    """A kind of rows that was taken in beside the till lines."""
+
+    name: str
+    read: int
+    note: str
+
+
+def beside(report: Mapping[str, Any]) -> list[Beside]:
+    """What was taken in beside the till lines, and what is to be known about it."""
+    found = []
+    for name, rows in (report.get("beside") or {}).items():
+        notes = [f"kept as {count(rows['kept'])}"] if rows["kept"] != rows["read"] else []
+        notes += [f"{rule} {count(times)}, mended" for rule, times in reasons(rows["repaired"])]
+        found.append(Beside(plain(name).replace("_", " "), rows["read"], "; ".join(notes)))
+    return found
+
+
 def turned_away(report: Mapping[str, Any]) -> int:
     """How many till lines were not taken in for a reason of their own."""
     return sum(number for _, number in reasons(report["events"].get("rejected")))

@@ -107,6 +107,7 @@ def _content(report: Mapping[str, Any]) -> dict[str, Any]:
         "intake_chart": _rejected_chart(report, rejected),
         "intake": figures.intake(report),
         "repaired": figures.reasons(report["events"].get("repaired")),
+        "beside": figures.beside(report),
         "explained": _sections(part(report, "explained")["text"] or ""),
         "replay": part(report, "replay"),
         "approval": _approval(report),

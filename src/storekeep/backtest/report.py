@@ -121,6 +121,13 @@ def _taken_in(report: Mapping[str, Any]) -> Iterator[str]:
     if mended:
         yield "  taken in after a declared rule mended them"
         yield from _counts(mended)
+    also = figures.beside(report)
+    if also:
+        yield "  and beside the till lines, rows of"
+    for each in also:
+        yield from _counts([(each.name, each.read)])
+        if each.note:
+            yield from _wrap(each.note, " " * 6, " " * 6)
 
 
 def _decided(report: Mapping[str, Any]) -> Iterator[str]:

@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from pathlib import Path
+from typing import NamedTuple
 
 import duckdb
 import pyarrow as pa
@@ -38,7 +39,8 @@ class Sales:
     note: str
     files: tuple[str, ...]
     rows: pa.Table
-    products: pa.Table
+    products: ingest.Products
+    marketing: Mapping[str, ingest.Marketing]
     rejected: pa.Table
     repaired: Mapping[str, int]
     matched: Mapping[str, int]
@@ -60,15 +62,19 @@ def panel(location_id: str, known_at: datetime, step: Callable[[int], None]) -> 
     products = ingest.load_products(
         ingest.mapping(f"{PANEL}_products"), [files["products"]], known_at=known_at
     )
+    marketing = ingest.load_marketing(files, known_at)
     return _read(
         ingest.mapping(PANEL),
         [files["transactions"]],
         location_id,
         known_at,
         step,
-        products=products,
-        name="The Complete Journey (84.51°)",
-        note="a year of a grocer's tills, which its publisher calls simulated on real shopping patterns",
+        _Origin(
+            "The Complete Journey (84.51°)",
+            "a year of a grocer's tills, which its publisher calls simulated on real shopping patterns",
+            products,
+            marketing,
+        ),
     )
 
 
@@ -86,11 +92,21 @@ def own(
         location_id,
         known_at,
         step,
-        products=None,
-        name=", ".join(sorted({file.name for file in files})[:3])
-        + (", ..." if len(files) > 3 else ""),
-        note="the sales are the user's own",
+        _Origin(
+            ", ".join(sorted({file.name for file in files})[:3])
+            + (", ..." if len(files) > 3 else ""),
+            "the sales are the user's own",
+        ),
     )
+
+
+class _Origin(NamedTuple):
+    """Whose sales they are, and what came with them."""
+
+    name: str
+    note: str
+    products: ingest.Products | None = None
+    marketing: Mapping[str, ingest.Marketing] = {}
 
 
 def _read(
@@ -99,16 +115,14 @@ def _read(
     location_id: str,
     known_at: datetime,
     step: Callable[[int], None],
-    *,
-    products: pa.Table | None,
-    name: str,
-    note: str,
+    origin: _Origin,
 ) -> Sales:
     rows, rejected, read = [], [], 0
     repaired: Counter[str] = Counter()
     matched: Counter[str] = Counter()
     ignored: Counter[str] = Counter()
-    references = {} if products is None else {"product": products}
+    products = origin.products
+    references = {} if products is None else {"product": products.rows}
     for loaded in ingest.load(
         mapping,
         files,
@@ -127,17 +141,16 @@ def _read(
         step(loaded.read)
     taken, turned = pa.concat_tables(rows), pa.concat_tables(rejected)
     if taken.num_rows == 0:
-        raise Refused(_nothing(name, read, turned, ignored))
-    found = products
-    if found is None:
-        found = ingest.load_products(mapping, files, known_at=known_at)
+        raise Refused(_nothing(origin.name, read, turned, ignored))
+    found = products or ingest.load_products(mapping, files, known_at=known_at)
     table = _ordered(taken)
     return Sales(
-        name=name,
-        note=note,
+        name=origin.name,
+        note=origin.note,
         files=tuple(str(file) for file in files),
         rows=table,
         products=found,
+        marketing=origin.marketing,
         rejected=turned,
         repaired=repaired,
         matched=matched,

@@ -113,6 +113,8 @@ def _open_log(level: str) -> None:
 
     import structlog
 
+    # What a lost or stopped connection means is said by the error it ends in, once.
+    logging.getLogger("psycopg").addHandler(logging.NullHandler())
     structlog.configure(
         processors=[
             structlog.contextvars.merge_contextvars,

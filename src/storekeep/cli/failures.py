@@ -17,6 +17,7 @@ import signal
 import sys
 import tempfile
 import threading
+import time
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -35,6 +36,7 @@ INFRASTRUCTURE = 3
 BROKEN_PIPE = 128 + 13
 STOPPED = "stopped; nothing is lost; run the same command again"
 _MOST_TRACES = 20
+_PATIENCE_SECONDS = 5
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
@@ -62,53 +64,68 @@ class Failure:
 
 def attempt(work: Callable[[], object], asked: Asked) -> int:
     """Do what was asked; the exit code. Whatever goes wrong is told, and nothing is raised."""
-    signals: list[int] = []
-    try:
-        with _heeding(signals):
+    with _heeding() as stops:
+        try:
             try:
                 work()
             finally:
                 if sys.stdout is not None:
                     sys.stdout.flush()
-    except Exit as end:
-        return end.exit_code
-    except BrokenPipeError:
-        _let_go(sys.stdout)
-        return BROKEN_PIPE
-    except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001  # the last place that can tell a person
-        failure = _stopped(signals) or _failure(error, asked)
-        _tell(failure, error, asked)
-        return failure.exit_code
-    return 0
+        except Exit as end:
+            return end.exit_code
+        except BrokenPipeError:
+            _let_go(sys.stdout)
+            return BROKEN_PIPE
+        except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001  # the last place that can tell a person
+            stops.over = True
+            failure = stops.failure() or _failure(error, asked)
+            _tell(failure, error, asked)
+            return failure.exit_code
+        return 0
+
+
+@dataclass
+class _Stops:
+    """The signals to end that came: the first unwinds the stack, so that servers are stopped.
+
+    Those that follow at once do not disturb that; one of somebody who has waited does. When all is `over`
+    but what is told, none does.
+    """
+
+    first: int | None = None
+    over: bool = False
+    _raised: float = float("-inf")
+
+    def __call__(self, number: int, _: object) -> None:
+        self.first = self.first or number
+        if not self.over and time.monotonic() - self._raised > _PATIENCE_SECONDS:
+            self._raised = time.monotonic()
+            raise KeyboardInterrupt
+
+    def failure(self) -> Failure | None:
+        """What is said after a signal, whatever exception the libraries below made of it."""
+        return None if self.first is None else Failure("Stopped", STOPPED, 128 + self.first)
 
 
 @contextmanager
-def _heeding(signals: list[int]) -> Iterator[None]:
-    """Let a signal to end unwind the stack, so that servers are stopped, and remember which it was."""
-
-    def stop(number: int, _: object) -> None:
-        signals.append(number)
-        raise KeyboardInterrupt
-
+def _heeding() -> Iterator[_Stops]:
+    """Heed signals to end; afterwards they do what they did before, or nothing where one has come."""
+    stops = _Stops()
     if threading.current_thread() is not threading.main_thread():
-        yield
+        yield stops
         return
     # A signal that our parent set to be ignored (nohup) stays ignored.
     before = {
-        each: signal.signal(each, stop)
+        each: signal.signal(each, stops)
         for each in _SIGNALS
         if signal.getsignal(each) not in (signal.SIG_IGN, None)
     }
     try:
-        yield
+        yield stops
     finally:
         for each, handler in before.items():
-            signal.signal(each, handler)
-
-
-def _stopped(signals: list[int]) -> Failure | None:
-    """What is said after a signal, whatever exception the libraries below made of it."""
-    return Failure("Stopped", STOPPED, 128 + signals[0]) if signals else None
+            # A process that was told to end is about to: only its exit code could still be disturbed.
+            signal.signal(each, handler if stops.first is None else signal.SIG_IGN)
 
 
 def _failure(error: BaseException, asked: Asked) -> Failure:

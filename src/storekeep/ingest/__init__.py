@@ -10,19 +10,26 @@ from __future__ import annotations
 from pathlib import Path
 
 from storekeep.ingest.archives import Bounds
-from storekeep.ingest.complete_journey import complete_journey_files, load_about, load_promotions
+from storekeep.ingest.complete_journey import (
+    Marketing,
+    complete_journey_files,
+    load_marketing,
+    load_promotions,
+)
 from storekeep.ingest.feeds import Mapping, read, shipped
 from storekeep.ingest.loading import Loaded, load
-from storekeep.ingest.products import load_products
+from storekeep.ingest.products import Products, load_products
 from storekeep.ingest.statement import parsed
 
 __all__ = [
     "Bounds",
     "Loaded",
     "Mapping",
+    "Marketing",
+    "Products",
     "complete_journey_files",
     "load",
-    "load_about",
+    "load_marketing",
     "load_products",
     "load_promotions",
     "mapping",

@@ -10,11 +10,13 @@ import importlib.util
 from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
+from typing import NamedTuple
 
-import duckdb
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 from storekeep.errors import Refused
+from storekeep.ingest import staging
 from storekeep.ingest.feeds import read
 from storekeep.ingest.loading import load
 from storekeep.retail import PROMOTION
@@ -31,7 +33,6 @@ FILES = (
     "transactions",
 )
 
-ABOUT = ("household", "campaign", "campaign_customer", "coupon", "coupon_redemption")
 _FILE_OF = {
     "household": "demographics",
     "campaign": "campaign_descriptions",
@@ -39,6 +40,13 @@ _FILE_OF = {
     "coupon": "coupons",
     "coupon_redemption": "coupon_redemptions",
 }
+
+
+class Marketing(NamedTuple):
+    """How many rows were read of a table's source, and the rows that became of them."""
+
+    read: int
+    rows: pa.Table
 
 
 def complete_journey_files() -> dict[str, Path]:
@@ -63,12 +71,12 @@ def complete_journey_files() -> dict[str, Path]:
     return found
 
 
-def load_promotions(file: Path) -> pa.Table:
+def load_promotions(file: Path, known_at: datetime) -> pa.Table:
     """In how many stores each item was on display or in the mailer, week by week (`PROMOTION`).
 
     A store that shows an item in two places counts once; the source writes '0' for none.
     """
-    with duckdb.connect() as connection:
+    with staging.workspace() as connection:
         return (
             connection.execute(
                 """
@@ -79,24 +87,30 @@ def load_promotions(file: Path) -> pa.Table:
                 )
                 SELECT CAST(product_id AS VARCHAR) AS sku, week,
                   count(*) FILTER (on_display) AS stores_on_display,
-                  count(*) FILTER (in_mailer) AS stores_in_mailer
+                  count(*) FILTER (in_mailer) AS stores_in_mailer, ? AS known_at
                 FROM shown GROUP BY ALL ORDER BY sku, week
                 """,
-                [str(file)],
+                [str(file), known_at],
             )
             .to_arrow_table()
             .cast(PROMOTION.arrow)
         )
 
 
-def load_about(files: Mapping[str, Path], known_at: datetime) -> dict[str, pa.Table]:
+def load_marketing(files: Mapping[str, Path], known_at: datetime) -> dict[str, Marketing]:
     """What the panel has beside sales and products, by table: households, campaigns, coupons, promotions.
 
     Promotions come by item and week, in how many stores (`load_promotions`).
     """
     found = {}
-    for name in ABOUT:
+    for name, file in _FILE_OF.items():
         mapping = read(f"complete_journey_{name}")
-        batches = [batch.rows for batch in load(mapping, [files[_FILE_OF[name]]], known_at=known_at)]
-        found[name] = pa.concat_tables(batches)
-    return found | {PROMOTION.name: load_promotions(files["promotions"])}
+        batches = list(load(mapping, [files[file]], known_at=known_at))
+        rows = pa.concat_tables([batch.rows for batch in batches])
+        found[name] = Marketing(sum(batch.read for batch in batches), rows)
+    promotions = files["promotions"]
+    return found | {
+        PROMOTION.name: Marketing(
+            pq.read_metadata(promotions).num_rows, load_promotions(promotions, known_at)
+        )
+    }

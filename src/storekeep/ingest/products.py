@@ -7,10 +7,12 @@ its name, and the name it is called by most often is taken.
 from __future__ import annotations
 
 import secrets
+from collections import Counter
 from collections.abc import Mapping as Map
 from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
+from typing import NamedTuple
 
 import pyarrow as pa
 
@@ -22,6 +24,14 @@ from storekeep.ingest.loading import BATCH_ROWS, load
 from storekeep.retail import PRODUCT
 
 
+class Products(NamedTuple):
+    """An assortment, how many rows of a catalogue were read for it, and what rules mended, by rule."""
+
+    rows: pa.Table
+    read: int = 0
+    repaired: Map[str, int] = {}
+
+
 def load_products(
     mapping: Mapping,
     files: Sequence[Path],
@@ -29,7 +39,7 @@ def load_products(
     known_at: datetime,
     references: Map[str, pa.Table] | None = None,
     bounds: Bounds | None = None,
-) -> pa.Table:
+) -> Products:
     """One row per item, ordered by SKU, in the columns of `retail.PRODUCT`.
 
     From a catalogue: its rows, of which the last file's wins. From sales: every SKU with a line that was
@@ -39,15 +49,21 @@ def load_products(
     # Products say nothing of customers: whoever is in the files is hidden, and cannot be found again.
     forgotten = secrets.token_bytes(32)
     if mapping.table == PRODUCT.name:
-        batches = load(
-            mapping,
-            files,
-            known_at=known_at,
-            references=references,
-            pseudonym_key=forgotten,
-            bounds=bounds,
+        batches = list(
+            load(
+                mapping,
+                files,
+                known_at=known_at,
+                references=references,
+                pseudonym_key=forgotten,
+                bounds=bounds,
+            )
         )
-        return _latest([batch.rows for batch in batches])
+        repaired: Counter[str] = Counter()
+        for batch in batches:
+            repaired.update(batch.repaired)
+        rows = _latest([batch.rows for batch in batches])
+        return Products(rows, sum(batch.read for batch in batches), repaired)
     if "sku" not in mapping.columns:
         raise Misused(f"{mapping.source} has no column sku to gather products from")
     run = staging.begin(
@@ -58,7 +74,7 @@ def load_products(
         products=True,
     )
     try:
-        return _gathered(run, files, known_at)
+        return Products(_gathered(run, files, known_at))
     finally:
         run.connection.close()
 

@@ -103,7 +103,7 @@ def begin(
         keys = table[reference.on]
         if keys.null_count or pc.count_distinct(keys).as_py() != table.num_rows:
             raise Misused(f"{name!r} has a row without {reference.on}, or several with the same")
-    connection = _database(os.getpid()).connection.cursor()
+    connection = workspace()
     for name in mapping.references:
         connection.register(f"reference_{name}", references[name])
     return Run(mapping, key, bounds, products, connection)
@@ -229,6 +229,11 @@ def _told(files: Sequence[str]) -> Iterator[None]:
 class _Database:
     connection: duckdb.DuckDBPyConnection
     folder: Path
+
+
+def workspace() -> duckdb.DuckDBPyConnection:
+    """A connection of its own to the database that files are read in, bounded in memory; to be closed."""
+    return _database(os.getpid()).connection.cursor()
 
 
 @cache

@@ -175,7 +175,7 @@ DECLARE
 BEGIN
   FOREACH name IN ARRAY ARRAY[
     'tenant', 'bus_head', 'event_log', 'consumer_position', 'stock_position', 'ledger_batch', 'ledger_entry',
-    'decision', 'pending_action', 'approval_request', 'limit_use', 'registry', 'promotion'
+    'decision', 'pending_action', 'approval_request', 'limit_use', 'registry', 'promotion', 'stock_move'
   ] LOOP
     EXECUTE format('ALTER TABLE %I ENABLE ROW LEVEL SECURITY', name);
     EXECUTE format('ALTER TABLE %I FORCE ROW LEVEL SECURITY', name);
