@@ -34,7 +34,7 @@ lint: $(VENV)/.installed-dev ## Check format, style, types, layers, duplication,
 	@$(RUN) tools/lint.py $(ARGS)
 
 bench: $(VENV)/.installed-dev ## Measure, and compare with what one would use instead (ARGS="--quick")
-	@$(VENV)/bin/storekeep bench spine $(ARGS)
+	@$(RUN) benchmarks/record.py spine $(ARGS)
 
 docs: $(VENV)/.installed-dev ## Build the documentation into docs/_build/html, warnings as errors
 	@$(RUN) -m sphinx -W --keep-going -q -b html -d docs/_build/doctrees docs docs/_build/html

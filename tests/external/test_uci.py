@@ -12,7 +12,10 @@ import duckdb
 import pyarrow as pa
 import pytest
 
+from storekeep.backtest import Options, demo
+from storekeep.config import Settings
 from storekeep.ingest import Loaded, load, load_products, mapping
+from tests import shop
 
 ARCHIVE = (
     Path(__file__).parents[3] / "shared/data/uci_online_retail/by-day_2010-12-01_to_2011-09-30.zip"
@@ -200,3 +203,34 @@ def test_products_are_gathered_with_their_names(raw: duckdb.DuckDBPyConnection) 
     assert (
         (len(names),) == query(raw, "SELECT count(DISTINCT upper(StockCode)) FROM sold") == (3_651,)
     )
+
+
+@pytest.mark.slow
+def test_a_month_of_the_web_shop_is_played(home_settings: Settings) -> None:
+    """A user's own sales, from files to orders, with all that a demonstration has to prove."""
+    settings = shop.new_tenant(home_settings)
+    since, until = date(2011, 8, 1), date(2011, 8, 31)
+    report = demo(
+        settings,
+        Options(sales=(ARCHIVE,), mapping="uci_online_retail", since=since, until=until),
+    )
+    events = report["events"]
+    told = (events["accepted"], events["later"], *events["rejected"].values())
+    assert events["read"] == sum(told) == 370_931
+    assert len(report["series"]) == 31
+    assert report["decisions"]["allow"] > 100
+    assert report["decisions"]["escalate"] > 1000
+    assert report["purchase_orders"] > 20
+    assert [report[part][name] for part, name in PROOFS] == [True] * len(PROOFS)
+    assert "user's own" in report["source"]["note"]
+    assert report["currency"] == "GBP"
+    for figures in report["kpi"].values():
+        assert 0.8 < figures["fill_rate"] < 1
+        assert figures["stock_value"] > 0
+        assert figures["cost"] > 0
+
+
+PROOFS = (
+    ("replay", "identical"), ("replay", "run_identical"), ("revert", "restored"), ("verify", "ok"),
+    ("tamper", "found"),
+)  # fmt: skip

@@ -321,6 +321,22 @@ def reasons(counts: Mapping[str, int] | None) -> list[tuple[str, int]]:
     return sorted((row for row in rows if row[1]), key=lambda row: (-row[1], row[0]))
 
 
+def rejections(report: Mapping[str, Any]) -> list[tuple[str, int]]:
+    """Why lines were turned away, most frequent first: each line once, by the first rule that spoke of it.
+
+    A rule that spoke of more lines than it is counted for says of how many.
+    """
+    events = report["events"]
+    rejected, matched = events.get("rejected") or {}, events.get("matched") or {}
+    named = {
+        f"{rule} (it is true of {count(matched[rule])})"
+        if matched.get(rule, 0) > many
+        else rule: many
+        for rule, many in rejected.items()
+    }
+    return reasons(named)
+
+
 def loudest(report: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     """The rules that spoke, most often first."""
     return sorted(report.get("rules") or [], key=lambda rule: (-rule["times"], rule["rule"]))

@@ -116,7 +116,7 @@ def _taken_in(report: Mapping[str, Any]) -> Iterator[str]:
     yield _heading("Taken in")
     for name, number in figures.intake(report):
         yield f"  {name:<52}{count(number):>14}"
-    yield from _counts(figures.reasons(report["events"].get("rejected")))
+    yield from _counts(figures.rejections(report))
     mended = figures.reasons(report["events"].get("repaired"))
     if mended:
         yield "  taken in after a declared rule mended them"
