@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import hashlib
 import json
 import re
 import subprocess
@@ -305,6 +306,82 @@ def test_the_script_refuses_any_seal_with_a_letter_in_another_case(
                 assert refuses(verify, tmp_path / "changed", b"".join(lines)), (at, name)
 
 
+def rewritten(exported: Exported, place: int, text: bytes) -> bytes:
+    """The export with another line in one place."""
+    return b"".join([*exported.lines[:place], text, *exported.lines[place + 1 :]])
+
+
+def plain(value: object) -> bytes:
+    """A line as an export has it."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":")).encode() + b"\n"
+
+
+def test_the_script_refuses_what_agrees_but_was_not_exported_so(
+    exported: Exported, verify: Callable[..., str], tmp_path: Path
+) -> None:
+    """What somebody without the key may do, who knows how it is sealed."""
+    seal, line = exported.values[1], exported.lines[1]
+    entry = exported.lines[2].replace(b'"step":', b'"stop":', 1)
+    leaf = hashlib.sha256(b"\x00" + entry.removesuffix(b"\n")).hexdigest()
+    with_entry = plain({**seal, "leaves": [leaf, *seal["leaves"][1:]]})
+    tried = {
+        "an entry changed with its leaf": b"".join(
+            [exported.lines[0], with_entry, entry, *exported.lines[3:]]
+        ),
+        "a leaf too many": rewritten(
+            exported, 1, plain({**seal, "leaves": [*seal["leaves"], leaf]})
+        ),
+        "a space in a seal": rewritten(exported, 1, line.replace(b":", b": ", 1)),
+        "a key twice": rewritten(exported, 1, line.replace(b"{", b'{"batch":1,', 1)),
+        "a key too many": rewritten(exported, 1, plain({**seal, "note": "all is well"})),
+        "a line break less": b"".join(exported.lines).removesuffix(b"\n"),
+    }
+    for what, content in tried.items():
+        assert content != b"".join(exported.lines), what
+        assert refuses(verify, tmp_path / "changed", content, exported.public), what
+
+
+def signed(values: list[dict[str, Any]], key: ledger.Signer, tenant: str) -> bytes:
+    """Batches, each a seal and its entries, sealed and signed anew as they say of themselves."""
+    lines = [plain({"format": "storekeep-ledger-1", "public_key": key.public, "tenant": tenant})]
+    many, chain = 0, ""
+    for value in values:
+        seal = {
+            name: value[name] for name in value if name not in ("chain", "signature", "entries")
+        }
+        bound = {name: seal[name] for name in seal if name != "leaves"} | {"tenant": tenant}
+        chain = hashlib.sha256(plain(bound).removesuffix(b"\n")).hexdigest()
+        lines += [plain({**seal, "chain": chain, "signature": key.sign(chain)}), *value["entries"]]
+        many += len(value["entries"])
+    return b"".join([*lines, plain({"batches": len(values), "entries": many, "head": chain})])
+
+
+def test_the_script_refuses_what_the_holder_of_the_key_would_sign(
+    exported: Exported, verify: Callable[..., str], tmp_path: Path
+) -> None:
+    """A chain that does not hang together is refused, whoever signed it."""
+    key, tenant = ledger.signer(tmp_path / "other"), exported.values[0]["tenant"]
+    batches: list[dict[str, Any]] = []
+    for line, value in zip(exported.lines[1:-1], exported.values[1:-1], strict=True):
+        if "leaves" in value:
+            batches.append({**value, "entries": []})
+        else:
+            batches[-1]["entries"].append(line)
+    path = tmp_path / "signed"
+    path.write_bytes(signed(batches, key, tenant))
+    assert verify(path, key.public) == exported.values[-1]["head"]
+    first, second, *others = batches
+    tried = {
+        "another number": [first, {**second, "batch": 3}],
+        "another batch before it": [first, {**second, "previous": first["root"]}],
+        "a batch left out": [first, *others],
+        "another root": [first, {**second, "root": first["root"]}],
+        "no entries": [{**first, "entries": [], "leaves": [], "entry_count": 0}],
+    }
+    for what, values in tried.items():
+        assert refuses(verify, path, signed(values, key, tenant), key.public), what
+
+
 @given(data=st.data())
 def test_the_script_refuses_any_changed_byte(
     data: st.DataObject,
@@ -333,7 +410,6 @@ def test_a_cut_with_a_last_line_to_match_holds_and_has_another_head(
         "entries": sum(seal["entry_count"] for seal in held),
         "head": held[-1]["chain"],
     }
-    line = json.dumps(last, separators=(",", ":")).encode() + b"\n"
-    (tmp_path / "cut").write_bytes(b"".join([*kept, line]))
+    (tmp_path / "cut").write_bytes(b"".join([*kept, plain(last)]))
     assert verify(tmp_path / "cut", exported.public) == held[-1]["chain"]
     assert held[-1]["chain"] != exported.values[-1]["head"]
