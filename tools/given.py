@@ -24,7 +24,6 @@ TESTS = (
     "tests/unit/test_store.py",
     "tests/unit/test_bus.py",
     "tests/unit/test_tenants.py",
-    "tests/unit/test_pipeline.py",
 )
 
 

@@ -353,7 +353,7 @@ FAILURES = {"Refused", "Misused", "Transient", "Permanent", "Unknown", "Missing"
 # Told by other means than an exception, or only when a promise was broken.
 ELSEWHERE = {"write", "InvariantBroken"}
 # What a person who runs Storekeep meets; mappings, rulebooks and sales are told with their place.
-WATCHED = ("servers", "store", "ledger", "lake.py", "pipeline.py", "cli/asked.py")
+WATCHED = ("servers", "store", "ledger", "lake.py", "pipeline", "cli/asked.py")
 GAP = "\0"
 
 

@@ -1,0 +1,152 @@
+"""What the shop reports becomes facts on the bus, stock positions, history and features.
+
+Hides how a fact that was told before is known again, and how far history and positions have come.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import date
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from storekeep import bus, features, stock
+from storekeep.errors import InvariantBroken
+from storekeep.events import EVENT_TABLES, Event, event
+from storekeep.lake import FACTS, SALE_LINES, STOCK_COUNTS, Kept, facts_of
+from storekeep.pipeline.opening import Opened
+from storekeep.retail import ORDER_MOVE
+from storekeep.store import PARTITIONS, Transaction
+from storekeep.watch import stage
+
+# An event may hold 100,000 facts; what is read at once bounds the memory of a step.
+_EVENTS_AT_ONCE = 4
+
+
+class Intake(Opened):
+    """From the shop to features."""
+
+    def take_in(self, rows: pa.Table, source: str, location_id: str) -> tuple[int, int]:
+        """Put a location's sale lines on the bus; how many were new, and how many were known already.
+
+        `rows` as `SALE_LINE`, each `line_key` once. A line that any earlier reading brought is left out.
+        """
+        with stage("take_in", self.tenant, source=source) as watched:
+            watched.rows = self.publish("SaleRecorded", source, location_id, rows)
+            return watched.rows, rows.num_rows - watched.rows
+
+    def publish(self, type_: str, source: str, location_id: str, facts: pa.Table) -> int:
+        """Put facts about a location on the bus, once however often they are told; how many were new.
+
+        A fact is known again by its natural key (`retail`), whoever tells it and when.
+        """
+        if facts.num_rows == 0:
+            return 0
+        told = event(type_, source, location_id, self.now(), facts)
+        partition = bus.partition_of(self.tenant, location_id)
+        with self.store.transaction(self.tenant) as tx:
+            # While the head is locked nothing new can appear, so what the lake has after catching up is all
+            # there is.
+            tx.lock_partition(partition)
+            self._keep_history(tx, partition)
+            fresh = self._unknown(told)
+            for start in range(0, fresh.num_rows, bus.MAX_FACTS):
+                part = fresh.slice(start, bus.MAX_FACTS)
+                bus.publish(tx, event(type_, source, location_id, told.time, part))
+        return int(fresh.num_rows)
+
+    def _unknown(self, told: Event) -> pa.Table:
+        """The facts that history does not know by their natural keys."""
+        table = EVENT_TABLES[told.type]
+        months = None
+        if table is not ORDER_MOVE:
+            # The same sale or count is of the same moment; the same move may be told at another.
+            found = pc.min_max(pc.strftime(told.facts["occurred_at"], format="%Y-%m")).as_py()
+            months = {"seen": (found["min"], found["max"])}
+        return self.lake.query(
+            f"SELECT fresh.* FROM fresh ANTI JOIN seen USING ({', '.join(table.key)})",
+            tables={"seen": FACTS[table.name]},
+            inputs={"fresh": told.facts},
+            months=months,
+        ).cast(table.arrow)
+
+    def move_stock(self) -> int:
+        """Move the stock positions by all events not yet counted in; units that could not be met."""
+        unmet = 0
+        with stage("move_stock", self.tenant), self.store.transaction(self.tenant) as tx:
+            for partition in tx.heads():
+                unmet += self._move_stock(tx, partition)
+        return unmet
+
+    def _move_stock(self, tx: Transaction, partition: int) -> int:
+        unmet = 0
+        while events := bus.read(tx, "stock", partition, limit=_EVENTS_AT_ONCE):
+            for each in events:
+                unmet += tx.move_stock(stock.moves(each))
+            bus.advance(tx, "stock", partition, _last(events))
+        return unmet
+
+    def rebuild_stock(self) -> None:
+        """Fold the stock positions again from the first event on."""
+        with self.store.transaction(self.tenant) as tx:
+            # Nobody moves stock meanwhile, not even by a first event of a partition.
+            for partition in range(PARTITIONS):
+                tx.position("stock", partition, lock=True)
+            tx.clear_stock()
+            for partition in tx.heads():
+                after = 0
+                while events := bus.replay(tx, partition, after, limit=_EVENTS_AT_ONCE):
+                    for each in events:
+                        tx.move_stock(stock.moves(each))
+                    after = _last(events)
+                bus.advance(tx, "stock", partition, after)
+
+    def keep_history(self) -> None:
+        """Append all events that history does not have yet to the lake."""
+        with stage("keep_history", self.tenant), self.store.transaction(self.tenant) as tx:
+            for partition in tx.heads():
+                self._keep_history(tx, partition)
+
+    def _keep_history(self, tx: Transaction, partition: int) -> None:
+        while events := bus.read(tx, "lake", partition, limit=_EVENTS_AT_ONCE):
+            # A writer's position only grows, so the events of one reading go in as one version a table.
+            tables: dict[str, list[pa.Table]] = {}
+            for each in events:
+                facts = facts_of(each)
+                name = EVENT_TABLES[each.type].name
+                tables.setdefault(name, []).append(facts)
+            last = _last(events)
+            for name, parts in tables.items():
+                rows = pa.concat_tables(parts)
+                self._append(FACTS[name], rows, partition, last)
+            bus.advance(tx, "lake", partition, last)
+
+    def _append(self, kept: Kept, rows: pa.Table, partition: int, last: int) -> None:
+        """Append what the lake lacks of these rows: a crash may have left it ahead of our position."""
+        writer = f"bus:{partition}"
+        written = self.lake.written(kept.name, writer) or 0
+        fresh = rows.filter(pc.greater(rows["position"], written))
+        if fresh.num_rows:
+            self.lake.append(kept, fresh, writer=writer, position=last)
+
+    def locations(self) -> list[str]:
+        """The locations of which history knows anything."""
+        found = self.lake.query(
+            "SELECT location_id FROM sale UNION SELECT location_id FROM counted ORDER BY 1",
+            tables={"sale": SALE_LINES, "counted": STOCK_COUNTS},
+        )
+        return [str(each) for each in found["location_id"].to_pylist()]
+
+    def update_features(self, location_id: str, today: date) -> int:
+        """Move the features of a location forward to now."""
+        with stage("update_features", self.tenant, location=location_id) as watched:
+            watched.rows = features.update(self.lake, location_id, today=today, known_by=self.now())
+        return watched.rows
+
+
+def _last(events: Sequence[Event]) -> int:
+    last = events[-1].position
+    if last is None:
+        raise InvariantBroken("an event read from the bus has a position")
+    return last

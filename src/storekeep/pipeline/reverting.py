@@ -1,0 +1,182 @@
+"""Back again: decisions are taken back by a plan, replayed from what is recorded, and verified."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from datetime import date, datetime
+from typing import Any
+
+import pyarrow as pa
+
+from storekeep import bus, features, ledger, policy
+from storekeep.actions import (
+    PLACE_PURCHASE_ORDER,
+    pending,
+)
+from storekeep.agents import replenish
+from storekeep.decisions import (
+    Decided,
+    Receipt,
+    Selection,
+    stamp,
+)
+from storekeep.errors import Refused
+from storekeep.ledger import Batch, Entry, Step
+from storekeep.pipeline.acting import COMPENSATE, Acting
+from storekeep.pipeline.deciding import terms_of
+from storekeep.store import Transaction
+from storekeep.watch import stage
+
+
+class Reverting(Acting):
+    """Plans, reverts, replays and proofs."""
+
+    def plan_revert(self, chosen: Selection) -> list[Step]:
+        """What a revert of the selected decisions would do, newest first; nothing is done yet."""
+        with self.store.transaction(self.tenant) as tx:
+            rows = [row for row in tx.decisions(chosen) if row["verdict"] != Decided.HOLD]
+            ids = [row["decision_id"] for row in rows]
+            steps, begun = ledger.steps(tx, ids), tx.begun_tasks(ids)
+        found: dict[str, Receipt] = {}
+        for action in sorted({row["action"] for row in rows}):
+            done = [row["decision_id"] for row in rows if row["action"] == action]
+            found |= self._adapter(action).find(done)
+        return [
+            ledger.plan(row, steps[key], found, held=begun.get(key))
+            for key, row in zip(ids, rows, strict=True)
+        ]
+
+    def revert(self, plan: Sequence[Step], by: str, reason: str) -> int:
+        """Carry out a plan: withdraw what is not done, ask for the rest to be compensated by `act`.
+
+        Decisions that moved on since the plan was made are left alone, and so are those that a worker has
+        begun to carry out. Returns how many were taken on.
+        """
+        with stage("revert", self.tenant) as watched, self.store.transaction(self.tenant) as tx:
+            statuses = tx.lock_decisions([each.decision_id for each in plan])
+            steps = {"withdraw": "withdrawn", "compensate": "reverting", "person": "needs_person"}
+            chosen = [
+                each
+                for each in plan
+                if each.what in steps and statuses.get(each.decision_id) == each.status
+            ]
+            under_way = self._under_way(tx, chosen)
+            chosen = [each for each in chosen if each.decision_id not in under_way]
+            if not chosen:
+                return 0
+            said = {"by": by, "at": stamp(self.now()), "reverses": True}
+            entries = [
+                Entry(
+                    "reversal",
+                    {**said, "reason": reason if each.what != "person" else each.why},
+                    each.decision_id,
+                    steps[each.what],
+                )
+                for each in chosen
+            ]
+            self._append_entries(tx, entries, statuses)
+            self._take_back(tx, chosen)
+            watched.rows = len(chosen)
+            return len(chosen)
+
+    def _under_way(self, tx: Transaction, steps: Sequence[Step]) -> set[str]:
+        """Which decisions cannot be withdrawn: a worker carries them out now, or one did and was lost."""
+        begun = tx.begun_tasks([each.decision_id for each in steps if each.what == "withdraw"])
+        tried = [key for key, held in begun.items() if not held]
+        done = self._adapter(PLACE_PURCHASE_ORDER.name).find(tried) if tried else {}
+        return {key for key, held in begun.items() if held or key in done}
+
+    def _take_back(self, tx: Transaction, chosen: Sequence[Step]) -> None:
+        orders = self._orders(tx, [each.decision_id for each in chosen])
+        withdrawn = [each.decision_id for each in chosen if each.what == "withdraw"]
+        tx.drop_tasks(withdrawn)
+        tx.drop_approvals(withdrawn)
+        tx.drop_uses(withdrawn)
+        self._tell(tx, [(orders[key], "withdrawn", None) for key in withdrawn])
+        undo = [orders[each.decision_id] for each in chosen if each.what == "compensate"]
+        tx.add_tasks(pending(undo, COMPENSATE + PLACE_PURCHASE_ORDER.name, "revert"))
+
+    def replay(self, decision_id: str) -> dict[str, Any]:
+        """Recompute the run of a recorded decision from its recorded versions; whether it comes out equal.
+
+        Features from the lake's versions of then, stock from the events of then, the agent, the rulebook
+        of then: the run's entries are made again and compared, letter by letter.
+        """
+        with stage("replay", self.tenant), self.store.transaction(self.tenant) as tx:
+            number = ledger.steps(tx, [decision_id])[decision_id][0]["batch"]
+            recorded, header = tx.ledger_entries(number, number), ledger.header(tx, number)
+            # Stock is made again from history, which may lag behind the events of then.
+            self._keep_history(tx, bus.partition_of(self.tenant, header["location_id"]))
+            again = self._replayed(tx, header).entries()
+            texts = {
+                name: dict(
+                    zip(table["decision_id"].to_pylist(), table["entry"].to_pylist(), strict=True)
+                )
+                for name, table in (("recorded", recorded), ("replayed", again))
+            }
+            return {
+                "decision_id": decision_id,
+                "identical": texts["recorded"][decision_id] == texts["replayed"].get(decision_id),
+                "run_identical": texts["recorded"] == texts["replayed"],
+                "decisions_in_run": recorded.num_rows - 1,
+                "recorded_digest": ledger.digest(recorded),
+                "replayed_digest": ledger.digest(again),
+            }
+
+    def _replayed(self, tx: Transaction, header: Mapping[str, Any]) -> Batch:
+        """A recorded run made again from what it names."""
+        location_id, versions = header["location_id"], header["versions"]
+        rows = features.compute(
+            self.lake,
+            location_id,
+            today=date.fromisoformat(versions["day"]),
+            known_by=datetime.fromisoformat(versions["features_at"]),
+            versions=json.loads(versions["lake"]),
+        )
+        shelf = features.stock_as_of(self.lake, location_id, header["position"])
+        evidence = features.evidence(
+            self.lake,
+            rows,
+            shelf,
+            known_by=datetime.fromisoformat(header["known_by"]),
+            position=header["position"],
+        )
+        proposed = replenish.propose(evidence, PLACE_PURCHASE_ORDER)
+        if proposed.version != header["agent_version"]:
+            raise Refused(
+                f"the decision was made by version {header['agent_version']} of {header['agent']}, "
+                f"this is version {proposed.version}: it cannot be replayed here"
+            )
+        rulebook = self.rulebook(tx, header["rulebook"], header["rulebook_version"])
+        used = pa.Table.from_pylist(header["limits_used"], schema=policy.USED)
+        return Batch(
+            batch_id=header["batch_id"],
+            at=datetime.fromisoformat(header["decided_at"]),
+            location_id=location_id,
+            evidence=evidence,
+            proposed=proposed,
+            judgement=policy.judge(rulebook, proposed, evidence, used),
+            used=used,
+            terms=terms_of(rulebook),
+        )
+
+    def verify(self) -> ledger.Verified:
+        """Compute the tenant's whole ledger again from the store."""
+        with stage("verify", self.tenant) as watched, self.store.transaction(self.tenant) as tx:
+            outcome = ledger.verify(tx, self.signing.public)
+            watched.rows = outcome.entries
+            return outcome
+
+    def rebuild_decisions(self) -> dict[str, str]:
+        """Fold every decision's state again from the ledger; where each stands, by id."""
+        with self.store.transaction(self.tenant) as tx:
+            tx.clear_decisions()
+            tx.ledger_head()
+            # What others recorded before the chain was ours has to go too.
+            tx.clear_decisions()
+            folded = ledger.folded(tx)
+            tx.add_decisions(folded)
+        return dict(
+            zip(folded["decision_id"].to_pylist(), folded["status"].to_pylist(), strict=True)
+        )
