@@ -205,6 +205,7 @@ class Lake:
             schema, layout = schema.append(pa.field(_MONTH, pa.string())), [_MONTH]
         path = self._root / kept.name
         with self._writing(kept.name):
+            self._root.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             path.mkdir(parents=True, exist_ok=True)
             DeltaTable.create(str(path), schema, mode="ignore", partition_by=layout)
             table = self._tables[kept.name] = DeltaTable(str(path))

@@ -38,12 +38,19 @@ def stage(name: str, tenant: str, **attributes: str | int) -> Iterator[Watched]:
     """Open a span for a stage, and count its rows and its time when it ends."""
     labels = {"stage": name, "tenant": tenant}
     begun = time.perf_counter()
+    outcome = "failed"
     with _tracer.start_as_current_span(f"storekeep.{name}") as span:
         watched = Watched(span)
         watched.note(tenant=tenant, **attributes)
-        yield watched
-        watched.note(rows=watched.rows)
-    taken = time.perf_counter() - begun
-    _seconds.record(taken, labels)
-    _rows.add(watched.rows, labels)
-    _log.info(name, tenant=tenant, rows=watched.rows, seconds=round(taken, 6), **attributes)
+        try:
+            yield watched
+            outcome = "done"
+        finally:
+            watched.note(rows=watched.rows)
+            taken = time.perf_counter() - begun
+            _seconds.record(taken, {**labels, "outcome": outcome})
+            _rows.add(watched.rows, labels)
+            # Unless the program has said where log lines go, there are none.
+            if structlog.is_configured():
+                told = {"rows": watched.rows, "seconds": round(taken, 6), "outcome": outcome}
+                _log.info(name, tenant=tenant, **told, **attributes)

@@ -468,6 +468,8 @@ FROM ledger_entry WHERE batch = 1 AND place = 1
         ),
         ("UPDATE ledger_batch SET signature = 'ab' WHERE batch = 3", "batch 3"),
         ("UPDATE ledger_batch SET signature = 'not hex' WHERE batch = 3", "batch 3"),
+        ("UPDATE ledger_batch SET signature = upper(signature) WHERE batch = 3", "batch 3"),
+        ("UPDATE ledger_batch SET signature = ' ' || signature WHERE batch = 3", "batch 3"),
         ("DELETE FROM ledger_batch WHERE batch = 2", "batch 3"),
         (ONE_MORE, "batch 1"),
     ],
@@ -594,3 +596,15 @@ def test_a_file_that_holds_no_key_is_refused(content: bytes, tmp_path: Path) -> 
     (tmp_path / "keys" / "ledger.pem").write_bytes(content)
     with pytest.raises(Refused, match=r"ledger\.pem does not hold an Ed25519 key"):
         ledger.signer(tmp_path)
+
+
+def test_a_key_that_is_lost_is_not_made_anew(tmp_path: Path) -> None:
+    """A chain that another key goes on signing would prove nothing."""
+    first = ledger.signer(tmp_path)
+    key = tmp_path / "keys" / "ledger.pem"
+    kept = key.read_bytes()
+    key.unlink()
+    with pytest.raises(Refused, match=r"ledger\.pem is gone"):
+        ledger.signer(tmp_path)
+    key.write_bytes(kept)
+    assert ledger.signer(tmp_path).public == first.public

@@ -17,6 +17,7 @@ import pyarrow as pa
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from psycopg import sql
 from psycopg.conninfo import make_conninfo
 
 from storekeep import servers
@@ -24,7 +25,8 @@ from storekeep.config import Settings
 from storekeep.decisions import Selection
 from storekeep.errors import InvariantBroken, Permanent, Refused, Transient
 from storekeep.servers import Database
-from storekeep.store import ENTRIES, USES, Store
+from storekeep.servers.database import check_given
+from storekeep.store import ENTRIES, ROLE, USES, Store
 from tests import shop
 
 AT = datetime(2026, 3, 2, tzinfo=UTC)
@@ -116,9 +118,9 @@ def test_a_role_without_special_rights_can_own_the_database() -> None:
     try:
         with servers.lease(Settings(home=folder / "home")) as own:
             with own.admin("postgres") as connection:
-                connection.execute("CREATE ROLE buyer LOGIN CREATEROLE PASSWORD 'p'")
+                connection.execute("CREATE ROLE buyer LOGIN CREATEROLE PASSWORD 'sesame-7'")
                 connection.execute("CREATE DATABASE shop OWNER buyer")
-            conninfo = make_conninfo(own.conninfo, user="buyer", password="p", dbname="shop")
+            conninfo = make_conninfo(own.conninfo, user="buyer", password="sesame-7", dbname="shop")
             with Store(conninfo) as store:
                 store.migrate()
                 with store.transaction("acme") as tx:
@@ -134,6 +136,15 @@ def test_a_role_without_special_rights_can_own_the_database() -> None:
                     tx.promote("rulebook", "r", "1", AT, "Bea")
                 with pytest.raises(Refused, match="live"):
                     store.forget_demo("acme")
+            stranger = make_conninfo(conninfo, dbname="postgres")
+            with own.admin("postgres") as connection:
+                connection.execute("REVOKE CONNECT ON DATABASE postgres FROM PUBLIC")
+            with pytest.raises(Refused, match="grant it CONNECT"):
+                check_given(str(stranger))
+            with own.admin("postgres") as connection:
+                connection.execute(sql.SQL("ALTER ROLE {} BYPASSRLS").format(sql.Identifier(ROLE)))
+            with Store(conninfo) as store, pytest.raises(Refused, match="NOBYPASSRLS"):
+                store.migrate()
     finally:
         shutil.rmtree(folder)
 

@@ -497,7 +497,7 @@ class Show:
 
     def report(self) -> dict[str, Any]:
         """A decision explained and replayed, an order approved, one reverted, the ledger proved."""
-        self.folder.mkdir(parents=True, exist_ok=True)
+        self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         chosen = self._one(Status.EXECUTED, verdict=Decided.CLIP) or self._one(Status.EXECUTED)
         return {
             **self._explained(chosen),

@@ -113,12 +113,19 @@ class Signer:
 
 
 def signer(home: Path) -> Signer:
-    """The signing key of a home, made at first use and kept with mode 600 in `keys/ledger.pem`."""
+    """The signing key of a home, made at first use and kept with mode 600 in `keys/ledger.pem`.
+
+    Raises `Refused` when it is gone but its public half is not: a new one would end the chain.
+    """
     path = home / "keys" / "ledger.pem"
     try:
         return Signer(_read_key(path))
     except FileNotFoundError:
         pass
+    if path.with_suffix(".pub").exists():
+        raise Refused(
+            f"{path} is gone, and the ledger is signed with it; put it back from a backup"
+        )
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     key = Ed25519PrivateKey.generate()
     pem = key.private_bytes(
@@ -327,10 +334,12 @@ class _Check:
 
     def _signed(self, chain: str, signature: str) -> bool:
         try:
-            self._key.verify(bytes.fromhex(signature), chain.encode())
+            written = bytes.fromhex(signature)
+            self._key.verify(written, chain.encode())
         except (InvalidSignature, ValueError):
             return False
-        return True
+        # The same bytes in capitals or with spaces would be a change that nobody sees.
+        return written.hex() == signature
 
 
 def _root_of(leaves: Sequence[str]) -> str | None:

@@ -125,7 +125,12 @@ class Reverting(Acting):
             }
 
     def _replayed(self, tx: Transaction, header: Mapping[str, Any]) -> Batch:
-        """A recorded run made again from what it names."""
+        """A recorded run made again from what it names; `Refused` by another version of what made it."""
+        known, ours = header["versions"]["features"], f"sku_location:{features.VERSION}"
+        if known != ours:
+            raise Refused(
+                f"the decision rests on features {known}, these are {ours}: it cannot be replayed here"
+            )
         location_id, versions = header["location_id"], header["versions"]
         rows = features.compute(
             self.lake,

@@ -76,6 +76,8 @@ def connect(conninfo: str) -> psycopg.Connection:
         raise Missing(
             f"{where}: its database or its user does not exist; create it, or mend its name"
         )
+    if re.search(r"permission denied for database", words):
+        raise Refused(f"{where} does not let this user in: {words}; grant it CONNECT")
     raise Transient(f"{where} cannot be reached: {words}; see that it runs, then try again")
 
 

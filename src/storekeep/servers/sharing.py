@@ -85,7 +85,7 @@ def stop(settings: Settings, *, force: bool = False) -> bool:
             try:
                 if not force and not postmaster.claim(users):
                     raise Refused(
-                        f"the PostgreSQL of {place} is in use by another process; end that, or use force"
+                        f"the PostgreSQL of {place} is in use by another process; end that, or use --force"
                     )
                 (folder / postmaster.KEEP).unlink(missing_ok=True)
                 return home.halt(folder)

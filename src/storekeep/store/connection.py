@@ -170,8 +170,16 @@ def _known_migrations(cursor: psycopg.Cursor[dict[str, Any]]) -> dict[str, str]:
 def _become(cursor: psycopg.Cursor[dict[str, Any]]) -> None:
     """Make the role that all statements run as, where there is none, and see that we may become it."""
     role = sql.Identifier(ROLE)
-    cursor.execute("SELECT 1 FROM pg_roles WHERE rolname = %s", (ROLE,))
-    if cursor.fetchone() is None:
+    cursor.execute(
+        "SELECT rolsuper OR rolbypassrls AS free FROM pg_roles WHERE rolname = %s", (ROLE,)
+    )
+    there = cursor.fetchone()
+    if there is not None and there["free"]:
+        raise Refused(
+            f"the role {ROLE} of this server is not bound by row-level security, so that tenants would see "
+            f"each other; change it with: ALTER ROLE {ROLE} NOSUPERUSER NOBYPASSRLS"
+        )
+    if there is None:
         try:
             with cursor.connection.transaction():
                 cursor.execute(sql.SQL("CREATE ROLE {} NOLOGIN NOBYPASSRLS").format(role))
