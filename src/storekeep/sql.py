@@ -275,6 +275,28 @@ def parse(
         reader.refuse(0, "the expression is nested too deeply")
 
 
+def same(one: Expression, other: Expression) -> bool:
+    """Whether two expressions mean the same, whatever their layout, parentheses and order of AND and OR."""
+    return bool(_bare(one.tree) == _bare(other.tree))
+
+
+def _bare(node: exp.Expr) -> exp.Expr:
+    """The tree without parentheses, which it does not need, and with what is joined in one order."""
+    node = node.unnest().copy()
+    if isinstance(node, exp.Connector):
+        kind, parts = type(node), list[exp.Expr]()
+        for part in map(_bare, node.flatten()):
+            parts += part.flatten() if isinstance(part, kind) else [part]
+        parts.sort(key=repr)
+        return functools.reduce(lambda left, right: kind(this=left, expression=right), parts)
+    for name, value in list(node.args.items()):
+        if isinstance(value, exp.Expr):
+            node.set(name, _bare(value))
+        elif isinstance(value, list):
+            node.set(name, [_bare(part) if isinstance(part, exp.Expr) else part for part in value])
+    return node
+
+
 def quoted(name: str) -> str:
     """A column's name as every SQL engine takes it that follows the standard.
 

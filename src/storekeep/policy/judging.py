@@ -18,8 +18,16 @@ import pyarrow.compute as pc
 from storekeep.decisions import VERDICTS, Action, Evidence, Judgement, Proposed
 from storekeep.errors import InvariantBroken
 from storekeep.policy.limits import Flags, Queue, Served, serve
-from storekeep.policy.query import ROW, Query
-from storekeep.policy.rulebook import EVIDENCE, GROUP, GROUP_VALUE, Checked, Content, check
+from storekeep.policy.query import LARGEST_AMOUNT, ROW, Query
+from storekeep.policy.rulebook import (
+    EVIDENCE,
+    GROUP,
+    GROUP_VALUE,
+    Checked,
+    CheckedLimit,
+    Content,
+    check,
+)
 from storekeep.policy.verdicts import CLIP, DENIED, ESCALATE, VERDICT, Clauses, distinct
 
 USED = pa.schema(
@@ -103,15 +111,19 @@ def judge(
     evidence: Evidence,
     used: pa.Table | None = None,
     approved: frozenset[str] = frozenset(),
+    apart: pa.Array | None = None,
 ) -> Judgement:
     """Judge every proposal of a batch, each on its evidence and all against the limits that they share.
 
     `used` (schema `USED`) is what recent decisions used of each limit in its day or week, at least for
     `usage_keys`. `approved` are subjects that a person approved: what would ask a person is then satisfied;
-    what forbids still does. Raises `InvariantBroken` when the batch is for another agent or action, or
-    limits over time come without `used`.
+    what forbids still does. `apart` judges several batches at once, each as if it were alone: it numbers each
+    row's batch, `used` then has a column `batch` of these numbers, and the evidence has the proposals' rows.
+    Raises `InvariantBroken` when the batch is for another agent or action, or limits over time come without
+    `used`.
     """
-    return _Bench(rulebook, proposed, evidence, used, approved).judgement()
+    bench = _Bench(rulebook, proposed, evidence, used, apart)
+    return bench.judgement(approved)
 
 
 def usage_keys(rulebook: Rulebook, proposed: Proposed, evidence: Evidence) -> pa.Table:
@@ -128,8 +140,29 @@ def usage_keys(rulebook: Rulebook, proposed: Proposed, evidence: Evidence) -> pa
     return pa.concat_tables(parts)
 
 
+def uses(rulebook: Rulebook, proposed: Proposed, evidence: Evidence) -> pa.Table:
+    """What proposals use of each limit (`USES`) if all are done as they stand, whatever policy says."""
+    told = rulebook.query.keys(_rows(rulebook, proposed, evidence))
+    subject = _one(proposed.proposals["subject"])
+    parts = [USES.empty_table()]
+    for place, limit in enumerate(rulebook.checked.limits):
+        amount, key = _one(told[f"#a{place}"]), _one(told[limit.id])
+        counted = pc.and_(pc.greater(amount, 0), pc.less_equal(amount, LARGEST_AMOUNT))
+        rows = pc.indices_nonzero(pc.and_(pc.fill_null(counted, False), pc.is_valid(key)))
+        parts.append(_used_by(limit, subject, key, amount, rows))
+    return pa.concat_tables(parts)
+
+
+def _used_by(
+    limit: CheckedLimit, subject: pa.Array, key: pa.Array, amount: pa.Array, rows: pa.Array
+) -> pa.Table:
+    names = [pa.repeat(text, len(rows)) for text in (limit.id, limit.per)]
+    columns = [subject.take(rows), *names, key.take(rows), amount.take(rows)]
+    return pa.Table.from_arrays(columns, schema=USES)
+
+
 class _Bench:
-    """One batch being judged."""
+    """One batch being judged, or several that do not see one another."""
 
     def __init__(
         self,
@@ -137,7 +170,7 @@ class _Bench:
         proposed: Proposed,
         evidence: Evidence,
         used: pa.Table | None,
-        approved: frozenset[str],
+        apart: pa.Array | None,
     ) -> None:
         meant = (rulebook.content.agent, rulebook.content.action)
         if (proposed.agent, proposed.action.name) != meant:
@@ -153,14 +186,15 @@ class _Bench:
         self.proposals = proposed.proposals
         self.size = proposed.proposals.num_rows
         self.subject = _one(proposed.proposals["subject"])
-        self.rows = _rows(rulebook, proposed, evidence)
+        self.apart = apart
+        self.rows = _rows(rulebook, proposed, evidence, apart)
         self.used = USED.empty_table() if used is None else used
         self.approved = np.zeros(self.size, dtype=bool)
+
+    def judgement(self, approved: frozenset[str]) -> Judgement:
         if approved:
             listed = pc.is_in(self.subject, pa.array(sorted(approved), pa.string()))
             self.approved = listed.to_numpy(zero_copy_only=False)
-
-    def judgement(self) -> Judgement:
         told = self.query.judge(self.rows).combine_chunks()
         if not np.array_equal(told[ROW].to_numpy(), np.arange(self.size)):
             raise InvariantBroken("the rows of a judgement came back in another order")
@@ -195,15 +229,20 @@ class _Bench:
     def _serve(self, place: int, told: pa.Table, standing: Flags) -> Served:
         """What one limit says of the rows that are still standing."""
         limit = self.limits[place]
-        used = self.used.slice(0, 0)
+        used, key = self.used.slice(0, 0), _one(told[f"#k{place}"])
         if limit.per != "batch":
             used = self.used.filter(pc.equal(self.used["limit"], limit.id))
+        if self.apart is not None:
+            key = _within(self.apart, key)
+            if used.num_rows:
+                own = _within(_one(used["batch"]), _one(used["key"]))
+                used = used.set_column(used.schema.get_field_index("key"), "key", own)
         queue = Queue(
             standing=standing,
             approved=self.approved,
             amount=_one(told[f"#a{place}"]),
             at_most=_one(told[f"#m{place}"]),
-            key=_one(told[f"#k{place}"]),
+            key=key,
             priority=_one(self.proposals["priority"]),
             subject=self.subject,
         )
@@ -243,18 +282,14 @@ class _Bench:
         for place, limit in enumerate(self.limits):
             amount = served[place].amount
             rows = pa.array(np.flatnonzero(kept & (amount > 0)))
-            columns = [
-                self.subject.take(rows),
-                pa.repeat(limit.id, len(rows)),
-                pa.repeat(limit.per, len(rows)),
-                _one(told[f"#k{place}"]).take(rows),
-                pa.array(amount).take(rows),
-            ]
-            parts.append(pa.Table.from_arrays(columns, schema=USES))
+            key = _one(told[f"#k{place}"])
+            parts.append(_used_by(limit, self.subject, key, pa.array(amount), rows))
         return pa.concat_tables(parts)
 
 
-def _rows(rulebook: Rulebook, proposed: Proposed, evidence: Evidence) -> pa.Table:
+def _rows(
+    rulebook: Rulebook, proposed: Proposed, evidence: Evidence, apart: pa.Array | None = None
+) -> pa.Table:
     """The columns that the rulebook reads, each row with its proposal and its evidence.
 
     Evidence that is missing, a row or a whole column, is NULL, so that what depends on it fails closed.
@@ -271,7 +306,7 @@ def _rows(rulebook: Rulebook, proposed: Proposed, evidence: Evidence) -> pa.Tabl
         if name == ROW:
             column = pa.array(np.arange(size))
         elif name == GROUP_VALUE and GROUP in named:
-            column = _group_value(proposals, rulebook.action.money)
+            column = _group_value(proposals, rulebook.action.money, apart)
         elif name in named:
             column = _one(proposals[name])
         elif (own := name.removeprefix(EVIDENCE)) in values.column_names:
@@ -286,9 +321,15 @@ def _rows(rulebook: Rulebook, proposed: Proposed, evidence: Evidence) -> pa.Tabl
     return pa.Table.from_arrays(columns, schema=rulebook.query.schema)
 
 
-def _group_value(proposals: pa.Table, money: str) -> pa.Array:
+def _within(batches: pa.Array, names: pa.Array) -> pa.Array:
+    """Names told apart by the batch that they stand in."""
+    return pc.binary_join_element_wise(batches.cast(pa.string()), names, "/")
+
+
+def _group_value(proposals: pa.Table, money: str, apart: pa.Array | None) -> pa.Array:
     """The money of all rows with the same order group; NULL where the group or any of its money is."""
-    groups = _one(proposals[GROUP]).dictionary_encode()
+    names = _one(proposals[GROUP])
+    groups = (names if apart is None else _within(apart, names)).dictionary_encode()
     amounts = _one(proposals[money])
     size = len(groups.dictionary)
     if not size:

@@ -105,7 +105,7 @@ class Query:
         return self._run(_JUDGE, rows)
 
     def keys(self, rows: pa.Table) -> pa.Table:
-        """The key under which each row uses each limit."""
+        """The key under which each row uses each limit, and how much (`#a`) of it as it stands."""
         return self._run(_KEYS, rows)
 
     def phrase(self, limit: str, rows: pa.Table, own: Mapping[str, pa.Array]) -> pa.ChunkedArray:
@@ -178,8 +178,9 @@ class _Text:
         return f"WITH {', '.join(levels)} SELECT {', '.join(self._results())} FROM derived"
 
     def keys(self) -> str:
-        """The key of each row under each limit."""
+        """The key of each row under each limit, and its amount."""
         found = [f"{_key(limit)} AS {quoted(limit.id)}" for limit in self.limits]
+        found += [_amount(place, limit) for place, limit in enumerate(self.limits)]
         return f"SELECT {', '.join([quoted(ROW), *found])} FROM keys_rows"
 
     def _needed(self) -> set[str]:
@@ -280,7 +281,7 @@ class _Text:
         yield from (quoted(name) for name in self.lowered)
         yield from (quoted(f"#r{place}") for place, rule in self.rules if not rule.reason.plain)
         for place, limit in enumerate(self.limits):
-            yield f"TRY(CAST({limit.amount.sql()} AS BIGINT)) AS {quoted(f'#a{place}')}"
+            yield _amount(place, limit)
             yield f"TRY(CAST({limit.at_most.sql()} AS DOUBLE)) AS {quoted(f'#m{place}')}"
             yield f"{_key(limit)} AS {quoted(f'#k{place}')}"
 
@@ -292,6 +293,10 @@ def _more(columns: Iterable[str]) -> str:
 def _replace(columns: Iterable[str]) -> str:
     listed = ", ".join(columns)
     return f"REPLACE ({listed})" if listed else ""
+
+
+def _amount(place: int, limit: CheckedLimit) -> str:
+    return f"TRY(CAST({limit.amount.sql()} AS BIGINT)) AS {quoted(f'#a{place}')}"
 
 
 def _key(limit: CheckedLimit) -> str:

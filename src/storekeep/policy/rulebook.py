@@ -15,12 +15,13 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Any, Literal, NoReturn
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, Field
 
 from storekeep import canonical
 from storekeep.decisions import Action, Reversibility
 from storekeep.errors import InvariantBroken, Refused
 from storekeep.policy import reasons, written
+from storekeep.policy.forms import Form, Name, Words, fitted
 from storekeep.policy.reasons import Reason
 from storekeep.policy.written import Written
 from storekeep.sql import Expression, Family, Place, family, parse
@@ -34,8 +35,11 @@ DEFAULT, IRREVERSIBLE = "default", "irreversible"
 RESERVED = frozenset({DEFAULT, IRREVERSIBLE})
 LISTS = ("forbid", "escalate", "clip", "permit")
 _KEYABLE = frozenset({Family.TEXT, Family.INTEGER, Family.BOOLEAN, Family.DATE})
-_SMALL_NAME = "a name in small letters, digits, - and _, beginning with a letter"
-_ACTION_NAME = "the action's name, such as PlacePurchaseOrder"
+_WANTED: Mapping[str, str] = {
+    "action": "write the action's name, such as PlacePurchaseOrder",
+    "when": "a condition is wanted",
+    "": "a number or an SQL expression is wanted",
+}
 _SHORT = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
 
 
@@ -56,18 +60,12 @@ def _duration(value: object) -> timedelta:
     return length
 
 
-Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]{0,63}$")]
-Words = Annotated[str, Field(min_length=1, max_length=1000)]
 Sql = Annotated[str, Field(min_length=1)]
 Figure = Annotated[int | float | str, Field()]
 Duration = Annotated[timedelta, BeforeValidator(_duration)]
 
 
-class _Model(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
-
-
-class Rule(_Model):
+class Rule(Form):
     """What every rule has."""
 
     id: Name = Field(description="Name of the rule, once in the rulebook.")
@@ -89,7 +87,7 @@ class ClipRule(Rule):
     )
 
 
-class Limit(_Model):
+class Limit(Form):
     """An amount that several decisions share."""
 
     id: Name = Field(description="Name of the limit, once in the rulebook.")
@@ -106,7 +104,7 @@ class Limit(_Model):
     reason: Words = Field(description="Why, in plain words; also `{total}` and `{at_most}`.")
 
 
-class Sla(_Model):
+class Sla(Form):
     """How long a decision may take."""
 
     decide_within: Duration = Field(
@@ -120,7 +118,7 @@ class Sla(_Model):
     )
 
 
-class Rollback(_Model):
+class Rollback(Form):
     """A condition over key figures under which this version is taken back."""
 
     id: Name = Field(description="Name of the condition, once in the rulebook.")
@@ -128,7 +126,7 @@ class Rollback(_Model):
     reason: Words = Field(description="Why, in plain words.")
 
 
-class Content(_Model):
+class Content(Form):
     """All that a rulebook says."""
 
     rulebook: Name = Field(description="Id of the rulebook.")
@@ -264,36 +262,7 @@ class _Checker:
             self.refuse(
                 self.source.place(), "a rulebook is keys with values, such as `rulebook: replenish`"
             )
-        try:
-            return Content.model_validate(self.source.value)
-        except ValidationError as error:
-            first = error.errors(include_url=False)[0]
-            self._misfit(first["loc"], first["type"], first["msg"])
-
-    def _misfit(self, path: tuple[int | str, ...], kind: str, message: str) -> NoReturn:
-        """Say in plain words, and at its place, what does not fit the model."""
-        model = MODELS.get(str(path[0]) if len(path) > 1 else "", Content)
-        if kind == "missing":
-            self.refuse(self.source.place(*path[:-1]), f"key {path[-1]!r} is missing")
-        if kind == "extra_forbidden":
-            name, known = str(path[-1]), list(model.model_fields)
-            near = difflib.get_close_matches(name, known, 1)
-            hint = f"did you mean {near[0]!r}?" if near else f"allowed are {', '.join(known)}"
-            self.refuse(self.source.key(*path), f"unknown key {name!r}; {hint}")
-        depth = next(at for at in range(len(path), -1, -1) if path[:at] in self.source.values)
-        key = next(
-            (str(part) for part in reversed(path[:depth]) if isinstance(part, str)), "rulebook"
-        )
-        plain = message.removeprefix("Value error, ")
-        if kind == "string_pattern_mismatch":
-            plain = "write " + (_ACTION_NAME if key == "action" else _SMALL_NAME)
-        elif depth < len(path):
-            plain = (
-                "a condition is wanted"
-                if key == "when"
-                else "a number or an SQL expression is wanted"
-            )
-        self.refuse(self.source.place(*path), f"{key}: {plain}")
+        return fitted(self.source, Content, MODELS, _WANTED)
 
     def _whole(self, content: Content) -> None:
         if content.action != self.action.name:
