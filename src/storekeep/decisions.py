@@ -174,7 +174,10 @@ class Status(StrEnum):
     REVERTING = "reverting"
     REVERTED = "reverted"
     NEEDS_PERSON = "needs_person"
+    SHADOWED = "shadowed"
 
+
+SHADOW = "shadow"
 
 _FIRST: Mapping[str, Status] = {
     Decided.ALLOW: Status.PENDING,
@@ -223,11 +226,30 @@ class Selection:
     limit: int | None = None
 
 
-def fold(steps: Iterable[str]) -> Status:
+@dataclass(frozen=True)
+class ModeChange:
+    """From now on an agent may do this much: everywhere, or in some groups of locations only.
+
+    `mode` is `off` (it is not woken), `shadow` (it proposes, is judged and recorded, and nothing is done),
+    `canary` (it acts in the groups and shadows elsewhere) or `live`. Without `agent_version` every version
+    is meant. Who asked for it is never who approved it.
+    """
+
+    agent: str
+    agent_version: str | None
+    groups: tuple[str, ...]
+    mode: str
+    set_at: datetime
+    set_by: str
+    approved_by: str
+    reason: str
+
+
+def fold(steps: Iterable[str], mode: str = "live") -> Status:
     """Where a decision stands after its ledger entries, oldest first.
 
-    The first step is the verdict, the others are the results of later entries. Raises `InvariantBroken`
-    when an entry follows that cannot.
+    The first step is the verdict, the others are the results of later entries; `mode` is that of the run.
+    Raises `InvariantBroken` when an entry follows that cannot.
 
     >>> str(fold(["escalate", "approved", "executed", "reverting", "compensated"]))
     'reverted'
@@ -237,7 +259,8 @@ def fold(steps: Iterable[str]) -> Status:
         if status is not None:
             status = step(status, result)
         elif (first := _FIRST.get(result)) is not None:
-            status = first
+            shadowed = mode == SHADOW and first in (Status.PENDING, Status.ESCALATED)
+            status = Status.SHADOWED if shadowed else first
         else:
             raise InvariantBroken(f"a decision does not begin with {result!r}")
     if status is None:
@@ -245,9 +268,9 @@ def fold(steps: Iterable[str]) -> Status:
     return status
 
 
-def first_status(verdict: str) -> Status:
-    """Where a decision stands when only its verdict is known."""
-    return fold([verdict])
+def first_status(verdict: str, mode: str = "live") -> Status:
+    """Where a decision stands when only its verdict is known, and the mode of its run."""
+    return fold([verdict], mode)
 
 
 def step(status: str, result: str) -> Status:

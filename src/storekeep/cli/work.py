@@ -143,7 +143,7 @@ def run(asked: Asked, location_id: str | None) -> None:
     today = utc_now().astimezone(asked.zone()).date()
     with asked.pipeline() as pipeline:
         runs = pipeline.round(today, [location_id] if location_id else ())
-        rounds = [_round(place, came) for place, came in runs.items()]
+        rounds = [_round(place, came) for (_, place), came in runs.items()]
         with pipeline.store.transaction(pipeline.tenant) as tx:
             pending = tx.count_tasks()
     document = {
@@ -152,17 +152,17 @@ def run(asked: Asked, location_id: str | None) -> None:
         "actions_pending": pending,
     }
     lines = [_round_text(each) for each in rounds] or [
-        "No location has reported anything yet: there is nothing to decide."
+        "Nothing new was reported that an agent listens to: there is nothing to decide."
     ]
     lines.append(f"{shown.count(pending, 'action')} still pending.")
     asked.answer(document, "\n".join(lines))
 
 
-def _round(location_id: str, came: Run | None) -> dict[str, Any]:
-    if came is None:
-        return {"location_id": location_id, "batch_id": None, "evaluated": 0, "verdicts": {}}
+def _round(location_id: str, came: Run) -> dict[str, Any]:
     return {
         "location_id": location_id,
+        "agent": came.agent,
+        "mode": came.mode,
         "batch_id": came.batch_id,
         "evaluated": came.evaluated,
         "verdicts": dict(came.verdicts),
@@ -170,11 +170,10 @@ def _round(location_id: str, came: Run | None) -> dict[str, Any]:
 
 
 def _round_text(came: Mapping[str, Any]) -> str:
-    if came["batch_id"] is None:
-        return f"{came['location_id']}: nothing new was reported, so no agent was woken."
+    shadow = " (in shadow: nothing of it is done)" if came["mode"] == "shadow" else ""
     return (
-        f"{came['location_id']}: {shown.count(came['evaluated'], 'item')} looked at, "
-        f"{shown.listed(came['verdicts'])}\n  run {came['batch_id']}"
+        f"{came['location_id']}: {came['agent']} looked at {shown.count(came['evaluated'], 'item')}, "
+        f"{shown.listed(came['verdicts'])}{shadow}\n  run {came['batch_id']}"
     )
 
 

@@ -1,6 +1,6 @@
 """The ledger: record what was decided and what became of it, explain it, prove it, hand it out."""
 
-from storekeep.ledger.batch import Batch, Terms, record, task_rows
+from storekeep.ledger.batch import Batch, Terms, Wake, record, task_rows, wake_of
 from storekeep.ledger.chain import (
     Entry,
     Problem,
@@ -29,6 +29,7 @@ __all__ = [
     "Step",
     "Terms",
     "Verified",
+    "Wake",
     "append",
     "climb",
     "digest",
@@ -51,4 +52,5 @@ __all__ = [
     "text",
     "verify",
     "verify_export",
+    "wake_of",
 ]

@@ -7,15 +7,18 @@ writes the same entries, letter by letter.
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import cached_property
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from storekeep import canonical
 from storekeep.decisions import (
+    SHADOW,
     Decided,
     Evidence,
     Judgement,
@@ -41,6 +44,48 @@ class Terms:
 
 
 @dataclass(frozen=True)
+class Wake:
+    """Why an agent ran and what it might do: what it heard, in which mode, and who came before it.
+
+    `heard` has a row for each type of event: `type`, `events`, `facts`, and the places `first` and `last` in
+    the log. `since` is when the first of them was told; `late` says that the deadline was over. `barred` are
+    the subjects that another agent's decisions kept it from, each with `subject`, `rule` and `reason`.
+    """
+
+    agent: str
+    mode: str
+    dispatch_version: str
+    since: datetime
+    late: bool
+    heard: Sequence[Mapping[str, Any]]
+    barred: Sequence[Mapping[str, str]] = ()
+
+    def told(self) -> dict[str, Any]:
+        """The wake as a run's header keeps it."""
+        return {
+            "mode": self.mode,
+            "dispatch_version": self.dispatch_version,
+            "heard_since": stamp(self.since),
+            "heard_late": self.late,
+            "heard": [dict(each) for each in self.heard],
+            "barred": [dict(each) for each in self.barred],
+        }
+
+
+def wake_of(header: Mapping[str, Any]) -> Wake:
+    """The wake that a recorded run's header tells of."""
+    return Wake(
+        agent=header["agent"],
+        mode=header["mode"],
+        dispatch_version=header["dispatch_version"],
+        since=datetime.fromisoformat(header["heard_since"]),
+        late=header["heard_late"],
+        heard=header["heard"],
+        barred=header["barred"],
+    )
+
+
+@dataclass(frozen=True)
 class Batch:
     """What one run of an agent over one location came to, before it is recorded."""
 
@@ -52,6 +97,7 @@ class Batch:
     judgement: Judgement
     used: pa.Table
     terms: Terms
+    wake: Wake
 
     @cached_property
     def ids(self) -> dict[str, str]:
@@ -104,6 +150,7 @@ class Batch:
                 "evaluated": self.evidence.values.num_rows,
                 "verdicts": self.counts(),
                 "limits_used": self.used.to_pylist(),
+                **self.wake.told(),
             },
         )
 
@@ -197,28 +244,34 @@ class Batch:
                 "verdict": pa.array(verdicts, pa.string()),
                 "money_minor": _padded(decided[action.money], held, pa.int64()),
                 "currency": _padded(decided["currency"], held, pa.string()),
-                "status": pa.array([str(first_status(v)) for v in verdicts], pa.string()),
+                "status": pa.array(
+                    [str(first_status(v, self.wake.mode)) for v in verdicts], pa.string()
+                ),
             }
         )
 
     def committed(self) -> pa.Table:
         """The lines that are ordered, or will be if somebody approves: they count as on their way."""
-        return self.decided.filter(
-            pc.is_in(self.decided["verdict"], value_set=pa.array([str(v) for v in _COMMITS]))
-        )
+        return self._having(*_COMMITS)
+
+    def _having(self, *verdicts: Decided) -> pa.Table:
+        """The decisions with one of some verdicts of which something follows: in shadow nothing does."""
+        decided = self.decided.slice(0, 0 if self.wake.mode == SHADOW else None)
+        wanted = pa.array([str(verdict) for verdict in verdicts])
+        return decided.filter(pc.is_in(decided["verdict"], value_set=wanted))
 
     def tasks(self) -> pa.Table:
         """Pending actions of the decisions that need nobody's word."""
-        acts = self.decided.filter(
-            pc.is_in(self.decided["verdict"], value_set=pa.array([str(v) for v in _ACTS]))
-        )
         return task_rows(
-            acts, self.proposed.action.name, self.batch_id, self.proposed.action.parameters.names
+            self._having(*_ACTS),
+            self.proposed.action.name,
+            self.batch_id,
+            self.proposed.action.parameters.names,
         )
 
     def approvals(self) -> pa.Table:
         """Requests for approval of the escalated decisions, bound to what exactly is to be approved."""
-        asked = self.decided.filter(pc.equal(self.decided["verdict"], str(Decided.ESCALATE)))
+        asked = self._having(Decided.ESCALATE)
         many = asked.num_rows
         times = pa.timestamp("us", tz="UTC")
         parameters = _struct(asked, self.proposed.action.parameters.names)

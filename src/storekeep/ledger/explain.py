@@ -64,7 +64,7 @@ def explain(tx: Transaction, lake: Lake, decision_id: str, *, lines: int = 5) ->
     return {
         "decision_id": decision_id,
         "tenant": tx.tenant,
-        "status": str(fold(each["step"] for each in history)),
+        "status": str(fold((each["step"] for each in history), run["mode"])),
         "subject": first["subject"],
         "run": run,
         "lines": _lines_read(lake, run, first["evidence"], lines),

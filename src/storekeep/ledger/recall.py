@@ -83,7 +83,7 @@ def _folded(body: Mapping[str, Any], run: Mapping[str, Any]) -> dict[str, Any]:
         "verdict": body["step"],
         "money_minor": body.get("money_minor"),
         "currency": body.get("currency"),
-        "status": str(first_status(body["step"])),
+        "status": str(first_status(body["step"], run["mode"])),
     }
 
 

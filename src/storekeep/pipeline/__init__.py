@@ -5,6 +5,7 @@ crash between two steps, or inside one, is mended by running the steps again (la
 caller: the same steps run live, in a demonstration and in a replay.
 
     opening     one tenant's store, lake and adapters, and the rulebooks in force
+    steering    the modes of agents, and the switch that stops them
     intake      what is reported becomes facts, stock positions, history and features
     recording   evidence as of now; entries about decisions and the events that follow
     answering   a person's word, and what happens without one
@@ -37,14 +38,13 @@ __all__ = ["Pipeline", "Run", "opened", "utc_now"]
 class Pipeline(Reverting):
     """One tenant's stages over one store, one lake and its adapters."""
 
-    def round(self, today: date, locations: Sequence[str] = ()) -> dict[str, Run | None]:
-        """One round for live homes: count in what is new, decide for each location, and act."""
+    def round(self, today: date, locations: Sequence[str] = ()) -> dict[tuple[str, str], Run]:
+        """One round for live homes: count in what is new, wake the agents that are due, and act."""
         self.move_stock()
         self.keep_history()
-        runs: dict[str, Run | None] = {}
         for location_id in locations or self.locations():
             self.update_features(location_id, today)
-            runs[location_id] = self.decide(location_id)
+        runs = self.dispatch(locations)
         self.act()
         return runs
 

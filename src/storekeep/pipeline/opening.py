@@ -10,16 +10,21 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from storekeep import features, policy
+from storekeep import features, ledger, policy
 from storekeep.actions import (
     PLACE_PURCHASE_ORDER,
     Adapter,
 )
 from storekeep.agents import replenish
+from storekeep.decisions import Action, Evidence, Proposed, decision_ids, stamp
 from storekeep.errors import Refused
 from storekeep.lake import Lake
-from storekeep.ledger import Signer
-from storekeep.store import Store, Transaction
+from storekeep.ledger import Entry, Signer
+from storekeep.store import OURSELVES, Store, Transaction
+
+Agent = Callable[[Evidence, Action], Proposed]
+AGENTS: Mapping[str, Agent] = {replenish.NAME: replenish.propose}
+DISPATCH = "dispatch"
 
 
 def utc_now() -> datetime:
@@ -39,7 +44,9 @@ class Opened:
     now: Callable[[], datetime] = utc_now
     worker: str = "worker"
     lease: timedelta = timedelta(seconds=30)
+    agents: Mapping[str, Agent] = field(default_factory=lambda: AGENTS)
     _rulebooks: dict[str, policy.Rulebook] = field(default_factory=dict)
+    _dispatches: dict[str, policy.Dispatch] = field(default_factory=dict)
 
     def _adapter(self, action: str) -> Adapter:
         adapter = self.adapters.get(action)
@@ -51,13 +58,14 @@ class Opened:
         """The rulebook in force, or the version asked for; the one that ships when there is none yet."""
         registered = tx.registered("rulebook", name, version)
         if registered is None:
+            file = policy.SHIPPED / f"{name}.yaml"
             if version is not None:
                 raise Refused(f"version {version} of rulebook {name} is not in the registry")
-            text = (policy.SHIPPED / f"{name}.yaml").read_text(encoding="utf-8")
+            if not file.exists():
+                raise Refused(f"agent {name} has no rulebook; put one in force with policy promote")
+            text = file.read_text(encoding="utf-8")
             shipped = policy.load(text, action=PLACE_PURCHASE_ORDER, evidence=features.SCHEMA)
-            by = "storekeep"
-            tx.register("rulebook", name, shipped.version, text, self.now(), by)
-            tx.promote("rulebook", name, shipped.version, self.now(), by)
+            self._put_in_force(tx, "rulebook", name, shipped.version, text, OURSELVES)
             registered = (shipped.version, text)
         if registered[0] not in self._rulebooks:
             self._rulebooks[registered[0]] = policy.load(
@@ -66,10 +74,53 @@ class Opened:
         return self._rulebooks[registered[0]]
 
     def promote(self, path: Path, by: str) -> str:
-        """Put a rulebook from a file in force; its version."""
+        """Put a rulebook from a file in force for its agent; its version."""
         loaded = policy.load(path, action=PLACE_PURCHASE_ORDER, evidence=features.SCHEMA)
+        agent = loaded.content.agent
+        if agent not in self.agents:
+            raise Refused(f"{path}: there is no agent {agent}; there are {', '.join(self.agents)}")
         text = path.read_text(encoding="utf-8")
         with self.store.transaction(self.tenant) as tx:
-            tx.register("rulebook", replenish.NAME, loaded.version, text, self.now(), by)
-            tx.promote("rulebook", replenish.NAME, loaded.version, self.now(), by)
+            self._put_in_force(tx, "rulebook", agent, loaded.version, text, by)
         return loaded.version
+
+    def dispatch_policy(self, tx: Transaction) -> policy.Dispatch:
+        """The dispatch policy in force; the one that ships when there is none yet."""
+        registered = tx.registered(DISPATCH, DISPATCH)
+        if registered is None:
+            text = policy.SHIPPED_DISPATCH.read_text(encoding="utf-8")
+            shipped = policy.load_dispatch(text, list(self.agents))
+            self._put_in_force(tx, DISPATCH, DISPATCH, shipped.version, text, OURSELVES)
+            registered = (shipped.version, text)
+        version, text = registered
+        if version not in self._dispatches:
+            self._dispatches[version] = policy.load_dispatch(text, list(self.agents))
+        return self._dispatches[version]
+
+    def promote_dispatch(self, path: Path, by: str) -> str:
+        """Put a dispatch policy from a file in force; its version."""
+        loaded = policy.load_dispatch(path, list(self.agents))
+        text = path.read_text(encoding="utf-8")
+        with self.store.transaction(self.tenant) as tx:
+            self._put_in_force(tx, DISPATCH, DISPATCH, loaded.version, text, by)
+        return loaded.version
+
+    def _put_in_force(
+        self, tx: Transaction, kind: str, name: str, version: str, text: str, by: str
+    ) -> None:
+        """Keep a version and make it the one in force; when a person did, the ledger says so."""
+        at = self.now()
+        tx.register(kind, name, version, text, at, by)
+        tx.promote(kind, name, version, at, by)
+        if by == OURSELVES:
+            return
+        said = {"of": kind, "name": name, "version": version, "text": text}
+        self._note(tx, Entry("promotion", {**said, "by": by, "at": stamp(at)}))
+
+    def _note(self, tx: Transaction, entry: Entry) -> None:
+        """Record something that is about no decision: a promotion, a mode, a stop."""
+        seed = f"{tx.ledger_head()[0]}/{entry.text}"
+        batch_id = decision_ids(self.now(), f"{self.tenant}/{entry.kind}", [seed])[0]
+        ledger.append(
+            tx, ledger.rows([entry]), batch_id=batch_id, at=self.now(), signing=self.signing
+        )

@@ -14,7 +14,6 @@ from storekeep.actions import (
     PLACE_PURCHASE_ORDER,
     pending,
 )
-from storekeep.agents import replenish
 from storekeep.decisions import (
     Decided,
     Receipt,
@@ -147,7 +146,7 @@ class Reverting(Acting):
             known_by=datetime.fromisoformat(header["known_by"]),
             position=header["position"],
         )
-        proposed = replenish.propose(evidence, PLACE_PURCHASE_ORDER)
+        proposed = self.agents[header["agent"]](evidence, PLACE_PURCHASE_ORDER)
         if proposed.version != header["agent_version"]:
             raise Refused(
                 f"the decision was made by version {header['agent_version']} of {header['agent']}, "
@@ -155,15 +154,18 @@ class Reverting(Acting):
             )
         rulebook = self.rulebook(tx, header["rulebook"], header["rulebook_version"])
         used = pa.Table.from_pylist(header["limits_used"], schema=policy.USED)
+        wake = ledger.wake_of(header)
+        judgement = policy.judge(rulebook, proposed, evidence, used)
         return Batch(
             batch_id=header["batch_id"],
             at=datetime.fromisoformat(header["decided_at"]),
             location_id=location_id,
             evidence=evidence,
             proposed=proposed,
-            judgement=policy.judge(rulebook, proposed, evidence, used),
+            judgement=policy.bar(judgement, wake.barred),
             used=used,
             terms=terms_of(rulebook),
+            wake=wake,
         )
 
     def verify(self) -> ledger.Verified:

@@ -1,10 +1,35 @@
-"""Rulebooks: what an agent may do, what a person must be asked, and what is forbidden.
+"""Policy: what an agent may do, what a person must be asked, what is forbidden, and who hears what.
 
 A rulebook is a YAML file per agent and action that a buyer can read. Hides how it becomes a judgement of a
 million proposals in one go: `load` checks and compiles it, `judge` judges a batch of any size, and
 `usage_keys` says whose recent decisions the limits must know of. `docs/rulebooks.md` is the whole language.
+A dispatch policy says which agent is woken by which event, and `bar` settles who comes first
+(`docs/dispatch.md`).
 """
 
+from storekeep.policy.dispatch import (
+    SHIPPED_DISPATCH,
+    Dispatch,
+    Listener,
+    Precedence,
+    load_dispatch,
+)
 from storekeep.policy.judging import KEYS, SHIPPED, USED, USES, Rulebook, judge, load, usage_keys
+from storekeep.policy.precedence import bar
 
-__all__ = ["KEYS", "SHIPPED", "USED", "USES", "Rulebook", "judge", "load", "usage_keys"]
+__all__ = [
+    "KEYS",
+    "SHIPPED",
+    "SHIPPED_DISPATCH",
+    "USED",
+    "USES",
+    "Dispatch",
+    "Listener",
+    "Precedence",
+    "Rulebook",
+    "bar",
+    "judge",
+    "load",
+    "load_dispatch",
+    "usage_keys",
+]

@@ -139,6 +139,17 @@ class Query:
                 feed.rows = feed.empty
 
 
+def any_row(condition: str, rows: pa.Table) -> bool:
+    """Whether a checked condition holds for at least one row, or cannot be told of one."""
+    with _database().cursor() as connection:
+        connection.execute("SET TimeZone = 'UTC'")
+        connection.register("facts", rows)
+        found = connection.execute(
+            f"SELECT count(*) > 0 FROM facts WHERE TRY({condition}) IS DISTINCT FROM false"
+        ).fetchone()
+    return bool(found and found[0])
+
+
 def before(effect: str, state: int) -> str:
     """What is said before a clause's reason, when it does not simply hold."""
     return {UNTOLD: COULD_NOT_TELL.get(effect, ""), NOTHING_LEFT: NOTHING_IS_LEFT}.get(state, "")

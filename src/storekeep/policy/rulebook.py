@@ -43,7 +43,7 @@ _WANTED: Mapping[str, str] = {
 _SHORT = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
 
 
-def _duration(value: object) -> timedelta:
+def duration(value: object) -> timedelta:
     """`90s`, `30m`, `4h`, `2d`, `1w`, or ISO 8601 (`PT4H`, `P1DT12H`), and more than nothing."""
     text = str(value)
     if found := re.fullmatch(r"(\d{1,5})([smhdw])", text):
@@ -62,7 +62,7 @@ def _duration(value: object) -> timedelta:
 
 Sql = Annotated[str, Field(min_length=1)]
 Figure = Annotated[int | float | str, Field()]
-Duration = Annotated[timedelta, BeforeValidator(_duration)]
+Duration = Annotated[timedelta, BeforeValidator(duration)]
 
 
 class Rule(Form):

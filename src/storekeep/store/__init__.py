@@ -14,6 +14,7 @@ from storekeep.store.transaction import (
     LogRow,
     Task,
     Transaction,
+    Unread,
 )
 
 __all__ = [
@@ -28,4 +29,5 @@ __all__ = [
     "Store",
     "Task",
     "Transaction",
+    "Unread",
 ]

@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 import pyarrow.csv as pa_csv
 from psycopg import sql
 
-from storekeep.decisions import Selection
+from storekeep.decisions import ModeChange, Selection
 from storekeep.errors import InvariantBroken
 
 LOCK = 0x5704EEE9
@@ -61,6 +61,19 @@ class LogRow:
     time: datetime
     fact_count: int
     facts: bytes
+
+
+@dataclass(frozen=True)
+class Unread:
+    """Events of one type about one subject that nobody has dealt with: how many, where, since when."""
+
+    type: str
+    subject: str
+    events: int
+    facts: int
+    first: int
+    last: int
+    since: datetime
 
 
 @dataclass(frozen=True)
@@ -227,14 +240,29 @@ class Transaction:
         )
         return [LogRow(**row) for row in rows]
 
-    def unread(self, partition: int, subject: str, after: int) -> dict[str, int]:
-        """Which types of event about a subject follow a position, and the last position of each."""
+    def unread(self, partition: int, subject: str | None, after: int) -> list[Unread]:
+        """What follows a position, by subject and type, in the order of the log; of one subject or of all."""
         rows = self._run(
-            "SELECT type, max(position) AS position FROM event_log WHERE tenant = %s"
-            " AND partition = %s AND subject = %s AND position > %s GROUP BY type",
-            (self.tenant, partition, subject, after),
+            "SELECT type, subject, count(*) AS events, sum(fact_count)::bigint AS facts,"
+            " min(position) AS first, max(position) AS last, min(time) AS since FROM event_log"
+            " WHERE tenant = %s AND partition = %s AND (%s::text IS NULL OR subject = %s)"
+            " AND position > %s GROUP BY type, subject ORDER BY first",
+            (self.tenant, partition, subject, subject, after),
         )
-        return {row["type"]: row["position"] for row in rows}
+        return [Unread(**row) for row in rows]
+
+    def subjects(self) -> list[str]:
+        """Everything that any event is about, each once."""
+        rows = self._run(
+            "WITH RECURSIVE found AS ("
+            "(SELECT subject FROM event_log WHERE tenant = %s ORDER BY subject LIMIT 1)"
+            " UNION ALL SELECT (SELECT subject FROM event_log WHERE tenant = %s"
+            "  AND subject > found.subject ORDER BY subject LIMIT 1) FROM found"
+            " WHERE found.subject IS NOT NULL)"
+            " SELECT subject FROM found WHERE subject IS NOT NULL",
+            (self.tenant, self.tenant),
+        )
+        return [str(row["subject"]) for row in rows]
 
     def lock_partition(self, partition: int) -> int:
         """Keep others from publishing to a partition until the transaction ends; its last position."""
@@ -468,8 +496,12 @@ class Transaction:
         A lease that runs out gives the action back, so that a dead worker's actions are taken over.
         """
         rows = self._run(
-            "WITH due AS (SELECT tenant, decision_id FROM pending_action WHERE not_before <= now()"
+            "WITH due AS (SELECT tenant, decision_id FROM pending_action a WHERE not_before <= now()"
             "  AND (leased_until IS NULL OR leased_until < now())"
+            # What takes something back goes on: it makes nothing worse.
+            "  AND (action LIKE 'compensate:%%' OR NOT EXISTS (SELECT FROM halt h"
+            "   JOIN decision d ON d.tenant = h.tenant AND h.agent IN ('', d.agent)"
+            "   WHERE d.tenant = a.tenant AND d.decision_id = a.decision_id))"
             "  ORDER BY task_group, decision_id LIMIT %s FOR UPDATE SKIP LOCKED)"
             " UPDATE pending_action p SET leased_until = now() + %s, leased_by = %s,"
             "  attempts = attempts + 1 FROM due"
@@ -570,6 +602,81 @@ class Transaction:
             (self.tenant, limit_id, since, until, list(without)),
             USES,
         )
+
+    # Agents -----------------------------------------------------------------------------------------
+
+    def add_mode(self, change: ModeChange) -> None:
+        """From now on an agent may do this much; changes follow one another."""
+        self._lock()
+        self._run(
+            "INSERT INTO agent_mode SELECT %s, coalesce(max(sequence), 0) + 1, %s, %s, %s::text[], %s, %s,"
+            " %s, %s, %s FROM agent_mode WHERE tenant = %s",
+            (
+                *(
+                    self.tenant,
+                    change.agent,
+                    change.agent_version,
+                    list(change.groups),
+                    change.mode,
+                ),
+                *(change.set_at, change.set_by, change.approved_by, change.reason, self.tenant),
+            ),
+        )
+
+    def modes(self) -> list[ModeChange]:
+        """What agents may do, the newest change first."""
+        rows = self._run(
+            "SELECT agent, agent_version, groups, mode, set_at, set_by, approved_by, reason"
+            " FROM agent_mode WHERE tenant = %s ORDER BY sequence DESC",
+            (self.tenant,),
+        )
+        return [ModeChange(**{**row, "groups": tuple(row["groups"])}) for row in rows]
+
+    def halt(self, agent: str, at: datetime, by: str, reason: str) -> bool:
+        """Stop all that an agent (with no name: any agent) has not done yet; False when it stands still."""
+        return bool(
+            self._run(
+                "INSERT INTO halt VALUES (%s, %s, %s, %s, %s) ON CONFLICT DO NOTHING RETURNING agent",
+                (self.tenant, agent, at, by, reason),
+            )
+        )
+
+    def resume(self, agent: str) -> bool:
+        """Let an agent go on; False when it was not stopped."""
+        return bool(
+            self._run(
+                "DELETE FROM halt WHERE tenant = %s AND agent = %s RETURNING agent",
+                (self.tenant, agent),
+            )
+        )
+
+    def halts(self) -> dict[str, dict[str, Any]]:
+        """What is stopped, since when, by whom and why; the empty name stands for every agent."""
+        rows = self._run(
+            "SELECT agent, since, halted_by, reason FROM halt WHERE tenant = %s ORDER BY agent",
+            (self.tenant,),
+        )
+        return {row["agent"]: row for row in rows}
+
+    def slot(self, name: str, many: int) -> bool:
+        """Take one of so many places until the transaction ends; False when all are taken."""
+        return any(
+            self._run(
+                "SELECT pg_try_advisory_xact_lock(hashtext(%s), hashtext(%s)) AS got",
+                (self.tenant, f"{name}#{place}"),
+            )[0]["got"]
+            for place in range(many)
+        )
+
+    def decided_lately(self, agent: str, since: datetime, subjects: Sequence[str]) -> list[str]:
+        """Those of some subjects about which an agent has decided to act since a time, and may yet."""
+        rows = self._run(
+            "SELECT DISTINCT subject FROM decision WHERE tenant = %s AND agent = %s"
+            " AND decided_at >= %s AND subject = ANY(%s)"
+            " AND status IN ('pending', 'escalated', 'executed') ORDER BY subject",
+            (self.tenant, agent, since, list(subjects)),
+        )
+        return [str(row["subject"]) for row in rows]
 
     # Registry ---------------------------------------------------------------------------------------
 

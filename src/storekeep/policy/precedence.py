@@ -1,0 +1,42 @@
+"""Who comes first where two agents want something about one subject.
+
+Hides how a judgement is changed by it: what another agent's decision keeps away is denied, whatever its rulebook
+said, and the precedence stands among the rules that spoke.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from storekeep.decisions import RULE, VERDICTS, Decided, Judgement
+
+PRECEDENCE = "precedence"
+
+
+def bar(judgement: Judgement, barred: Sequence[Mapping[str, str]]) -> Judgement:
+    """The judgement with some subjects denied; `barred` has their `subject`, `rule` and `reason`."""
+    if not barred:
+        return judgement
+    verdicts = judgement.verdicts
+    subjects = verdicts["subject"].combine_chunks()
+    why: dict[str, list[dict[str, str]]] = {}
+    for each in barred:
+        said = {"rule": each["rule"], "effect": PRECEDENCE, "reason": each["reason"]}
+        why.setdefault(each["subject"], []).append(said)
+    kept_away = pc.is_in(subjects, value_set=pa.array(sorted(why), pa.string()))
+    rules = [
+        [*told, *why.get(subject, ())]
+        for subject, told in zip(subjects.to_pylist(), verdicts["rules"].to_pylist(), strict=True)
+    ]
+    role = pc.if_else(kept_away, pa.scalar(None, pa.string()), verdicts["role"].combine_chunks())
+    columns = {
+        "subject": subjects,
+        "verdict": pc.if_else(kept_away, str(Decided.DENY), verdicts["verdict"].combine_chunks()),
+        "role": role,
+        "rules": pa.array(rules, pa.list_(RULE)),
+    }
+    return replace(judgement, verdicts=pa.table(columns, schema=VERDICTS))
