@@ -264,9 +264,9 @@ class Shop:
         self.pipeline.update_features(LOCATION, day)
 
     def decide(self, day: date) -> Run | None:
-        """The agent wakes."""
+        """The agent wakes, and what nobody listens to is noted."""
         self.clock.now = moment(day, 22)
-        return self.pipeline.decide(LOCATION)
+        return self.pipeline.dispatch([LOCATION]).get(("replenish", LOCATION))
 
     def buy(self, day: date) -> None:
         """The buyer approves all that waits."""

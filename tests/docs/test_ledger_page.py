@@ -22,11 +22,13 @@ from hypothesis import strategies as st
 from storekeep import ledger
 from storekeep.config import Settings
 from storekeep.decisions import Decided, Selection
+from storekeep.policy import SHIPPED
 from tests.shop import BUYER, FIRST_DAY, Shop, moment, new_tenant, opened_shop
 
 pytestmark = pytest.mark.docs
 PAGE = (Path(__file__).parents[2] / "docs" / "ledger.md").read_text(encoding="utf-8")
-KINDS = ("batch", "decision", "approval", "outcome", "reversal")
+NO_STEP = ("batch", "promotion", "mode", "halt", "resume", "unheard")
+KINDS = ("batch", "decision", "approval", "outcome", "reversal", *NO_STEP[1:])
 SHARED = {"kind", "decision_id", "step"}
 
 
@@ -82,8 +84,14 @@ def approved(shop: Shop) -> None:
 
 
 def rejected(shop: Shop) -> None:
-    """A person says no."""
-    shop.pipeline.reject(monday(shop), BUYER, "too dear")
+    """A person says no, and more: which rulebook holds, what the agent may do, that it stops a while."""
+    pipeline = shop.pipeline
+    pipeline.reject(monday(shop), BUYER, "too dear")
+    pipeline.note_unheard()
+    pipeline.promote(SHIPPED / "replenish.yaml", BUYER)
+    pipeline.set_mode("replenish", "shadow", by="ann", approver=BUYER, reason="too much")
+    pipeline.halt("replenish", by="ann", reason="at once")
+    pipeline.resume("replenish", by="ann", reason="mended")
 
 
 def unanswered(shop: Shop) -> None:
@@ -139,8 +147,8 @@ def test_every_kind_of_entry_has_its_section_and_is_in_the_export(
     entries: list[dict[str, Any]],
 ) -> None:
     assert {entry["kind"] for entry in entries} == set(KINDS)
-    headings = re.findall(r"^### `(\w+)`$", PAGE, re.MULTILINE)
-    assert tuple(headings) == KINDS
+    headings = re.findall(r"^### (`.+`)$", PAGE, re.MULTILINE)
+    assert tuple(re.findall(r"`(\w+)`", " ".join(headings))) == KINDS
     assert fields(section("What an entry holds")) == SHARED
 
 
@@ -152,12 +160,13 @@ def test_an_entry_has_the_fields_that_the_page_names(
     if kind == "outcome":
         # No order of the shop's is refused.
         written |= ledger.outcome("refused", moment(FIRST_DAY)).keys()
-    assert fields(section(f"`{kind}`")) == written - SHARED
+    title = "`halt` and `resume`" if kind in ("halt", "resume") else f"`{kind}`"
+    assert fields(section(title)) == written - SHARED
 
 
 def test_the_steps_of_each_kind_are_named(entries: list[dict[str, Any]]) -> None:
     for entry in entries:
-        if entry["kind"] != "batch":
+        if entry["kind"] not in NO_STEP:
             assert f"`{entry['step']}`" in section(f"`{entry['kind']}`"), entry["step"]
     assert all(f"`{verdict}`" in section("`decision`") for verdict in Decided)
 

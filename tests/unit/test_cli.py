@@ -630,7 +630,7 @@ def test_a_round_decides_and_acts_and_a_second_one_has_nothing_to_do(records: Re
     assert records.run["actions_pending"] == 0
     result = records.ask("run", "--location", "DC1")
     assert result.exit_code == 0
-    assert "nothing new was reported" in result.stdout
+    assert "Nothing new was reported" in result.stdout
 
 
 def test_decisions_are_listed_by_what_they_have_in_common(records: Records) -> None:

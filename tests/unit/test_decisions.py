@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from storekeep import canonical, decisions
 from storekeep.decisions import (
+    SHADOW,
     Decided,
     Evidence,
     Status,
@@ -133,7 +134,7 @@ def test_an_ended_decision_stays_ended() -> None:
 
 
 def test_every_state_can_be_reached() -> None:
-    begun = {str(first_status(verdict)) for verdict in Decided}
+    begun = {str(first_status(verdict, mode)) for verdict in Decided for mode in ("live", SHADOW)}
     later = {str(step(status, result)) for each in begun for status, result in reached(each)}
     assert begun | later == {str(status) for status in Status}
 

@@ -16,7 +16,7 @@ from psycopg import sql
 
 from storekeep import bus, servers
 from storekeep.config import Settings
-from storekeep.decisions import Selection
+from storekeep.decisions import ModeChange, Selection
 from storekeep.errors import InvariantBroken, Refused
 from storekeep.events import Event
 from storekeep.lake import SALE_LINES, STOCK_COUNTS, Lake
@@ -24,7 +24,18 @@ from storekeep.servers import Database
 from storekeep.store import ROLE, SCHEMA, Store, Transaction
 from tests import shop
 
-APPEND_ONLY = {"tenant", "event_log", "ledger_batch", "ledger_entry", "registry", "promotion"}
+APPEND_ONLY = {
+    "agent_mode",
+    "tenant",
+    "event_log",
+    "ledger_batch",
+    "ledger_entry",
+    "registry",
+    "promotion",
+}
+CHANGE = ModeChange(
+    "offers", None, ("S1",), "shadow", shop.moment(shop.FIRST_DAY), "ann", "bea", "we try it"
+)
 LONG_AGO, LONG_HENCE = date(2000, 1, 1), date(2100, 1, 1)
 
 
@@ -67,6 +78,8 @@ def two(home_settings: Settings) -> Iterator[Two]:
             # Played on without buying and acting, so that tasks and requests stand open as well.
             ids = [row["decision_id"] for row in tx.decisions(Selection())]
             tx.add_approvals(request(ids[0]))
+            tx.halt("offers", shop.moment(shop.FIRST_DAY), "ann", "it orders too much")
+            tx.add_mode(CHANGE)
         with store.transaction(eve) as tx:
             tx.make_tenant()
         yield Two(database, store, home.tenant, eve, ids, 1, home)
@@ -104,7 +117,7 @@ def tables(store: Store) -> dict[str, dict[str, Any]]:
 
 def test_every_table_with_a_tenant_is_walled_for_its_owner_too(two: Two) -> None:
     found = tables(two.store)
-    assert len(found) == 14
+    assert len(found) == 16
     for name, row in found.items():
         assert row["relrowsecurity"], name
         assert row["relforcerowsecurity"], name
@@ -158,7 +171,8 @@ def test_without_a_tenant_nothing_is_seen(two: Two) -> None:
 
 
 def test_nothing_of_others_can_be_changed_or_removed(two: Two) -> None:
-    for name in tables(two.store).keys() - APPEND_ONLY - {"stock_move"}:
+    # A stop is made and removed, never changed; a method of the transaction removes it, see below.
+    for name in tables(two.store).keys() - APPEND_ONLY - {"stock_move", "halt"}:
         before = two.sees(all_rows(name), two.acme)
         table = sql.Identifier(name)
         with two.store.transaction(two.eve) as tx:
@@ -258,8 +272,17 @@ def reads(two: Two) -> dict[str, Callable[[Transaction], Any]]:
         "approvals": lambda tx: tx.approvals(two.ids),
         "uses": lambda tx: tx.uses("supplier-week", LONG_AGO, LONG_HENCE).to_pylist(),
         "registered": lambda tx: tx.registered("rulebook", "replenish"),
+        "subjects": lambda tx: tx.subjects(),
+        "modes": lambda tx: tx.modes(),
+        "halts": lambda tx: tx.halts(),
+        "decided_lately": lambda tx: tx.decided_lately(
+            "replenish", shop.moment(LONG_AGO), [f"{sku}@{shop.LOCATION}" for sku in shop.SKUS]
+        ),
+        # Everybody has places of their own: one who finds all taken is told nothing of others.
+        "slot": lambda tx: tx.slot("replenish", 1) if tx.tenant == two.acme else None,
         # These change what is there and tell what they changed.
         "drop_tasks": lambda tx: tx.drop_tasks(two.ids),
+        "resume": lambda tx: tx.resume("offers"),
     }
 
 
@@ -268,6 +291,9 @@ WRITES: dict[str, Callable[[Transaction, Two], Any]] = {
     "drop_tasks": lambda tx, two: tx.drop_tasks(two.ids),
     "drop_approvals": lambda tx, two: tx.drop_approvals(two.ids),
     "drop_uses": lambda tx, two: tx.drop_uses(two.ids),
+    "add_mode": lambda tx, _: tx.add_mode(CHANGE),
+    "halt": lambda tx, _: tx.halt("", shop.moment(shop.FIRST_DAY), "eve", "all of it"),
+    "resume": lambda tx, _: tx.resume("offers"),
     "move_decisions": lambda tx, two: tx.move_decisions(dict.fromkeys(two.ids, "reverted")),
     "clear_decisions": lambda tx, _: tx.clear_decisions(),
     "clear_stock": lambda tx, _: tx.clear_stock(),

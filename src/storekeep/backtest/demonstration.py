@@ -310,7 +310,7 @@ class Play:
         with watch("features"):
             pipeline.update_features(LOCATION, day)
         with watch("decide and record"):
-            run = pipeline.decide(LOCATION)
+            run = next(iter(pipeline.dispatch([LOCATION]).values()), None)
             if (self.period.last - day).days >= BUYER_LEAVES_DAYS:
                 self.buy(self.waiting())
         with watch("act"):

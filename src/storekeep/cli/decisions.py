@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 # long for --help. A test holds them together.
 STATUSES = (
     *("held", "denied", "escalated", "pending", "rejected", "expired", "executed", "failed"),
-    *("reverting", "reverted", "needs_person"),
+    *("reverting", "reverted", "needs_person", "shadowed"),
 )
 VERDICTS = ("allow", "clip", "escalate", "deny", "hold")
 _MOST_LISTED = 100_000

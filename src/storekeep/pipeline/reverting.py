@@ -152,7 +152,7 @@ class Reverting(Acting):
                 f"the decision was made by version {header['agent_version']} of {header['agent']}, "
                 f"this is version {proposed.version}: it cannot be replayed here"
             )
-        rulebook = self.rulebook(tx, header["rulebook"], header["rulebook_version"])
+        rulebook = self.rulebook(tx, header["agent"], header["rulebook_version"])
         used = pa.Table.from_pylist(header["limits_used"], schema=policy.USED)
         wake = ledger.wake_of(header)
         judgement = policy.judge(rulebook, proposed, evidence, used)

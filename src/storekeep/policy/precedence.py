@@ -1,7 +1,7 @@
 """Who comes first where two agents want something about one subject.
 
-Hides how a judgement is changed by it: what another agent's decision keeps away is denied, whatever its rulebook
-said, and the precedence stands among the rules that spoke.
+Hides how a judgement is changed by it: what another agent's decision keeps away is denied, whatever its
+rulebook said, and the precedence stands among the rules that spoke.
 """
 
 from __future__ import annotations
