@@ -331,9 +331,12 @@ class Shop:
             rows = tx.decisions(Selection())
             entries = tx.entries_of([row["decision_id"] for row in rows])
             batches = tx.ledger_batches()
+            everything = tx.ledger_entries(1, len(batches)).to_pylist()
             waiting = tx.approvals()
             used = tx.uses("supplier-week", FIRST_DAY, FIRST_DAY + timedelta(days=30))
             counts = tx.count_decisions("status")
+        # When it is noted that nobody listens is of no matter, only that it is, once.
+        notes = [json.loads(row["entry"]) for row in everything if row["kind"] == "unheard"]
         names = {row["decision_id"]: f"{row['decided_at'].date()}/{row['subject']}" for row in rows}
         steps: dict[str, list[str]] = {}
         receipts: Counter[str] = Counter()
@@ -348,7 +351,8 @@ class Shop:
             "decided_twice": len(rows) - len(names),
             "steps": steps,
             "entries": dict(receipts),
-            "ledger_batches": len(batches),
+            "ledger_batches": len(batches) - len(notes),
+            "unheard": [sum(each["events"] for note in notes for each in note["events"])],
             "ledger_ok": self.pipeline.verify().ok,
             "waiting": sorted(row["subject"] for row in waiting),
             "used": {row["key"]: row["amount"] for row in used.to_pylist()},
