@@ -1,8 +1,8 @@
 """A draft of a rulebook tried on what was recorded: which verdicts it would turn, and the money on each side.
 
 Every recorded proposal of a period is judged again, on its recorded evidence. What decisions use of limits
-over a day or a week is carried on under the draft: it begins with what was used before the period, and grows by
-the draft's own verdicts. Only verdicts are compared, not ends: what a person approved was escalated. And
+over a day or a week is carried on under the draft: it begins with what was used before the period, and grows
+by the draft's own verdicts. Only verdicts are compared, not ends: what a person approved was escalated. And
 nothing is played on: an order that the draft denies is judged the next time as it was recorded then.
 """
 

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from storekeep.cli import shown
 from storekeep.cli.asked import Asked, Group, pass_asked
+from storekeep.cli.shown import Column
 from storekeep.errors import Misused
 
 if TYPE_CHECKING:
@@ -18,6 +20,8 @@ if TYPE_CHECKING:
     from storekeep.policy import Difference, Failed, Rulebook, Tried
 
 _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
+_DAY = click.DateTime(["%Y-%m-%d"])
+_SIDES = ("recorded", "draft")
 _IN_FORCE = "in-force"
 _VERSION = re.compile(r"[0-9a-f]{4,64}")
 
@@ -199,6 +203,99 @@ def _difference_lines(each: Difference) -> Sequence[str]:
         sides = (("-", change.before), ("+", change.after))
         lines += [f"    {sign} {change.key}: {said}" for sign, said in sides if said is not None]
     return [shown.printable(line) for line in lines]
+
+
+@policy.command()
+@click.argument("draft", metavar="DRAFT", help="A file, a version, or in-force.")
+@click.option("--from", "since", type=_DAY, required=True, metavar="DATE", help="First day.")
+@click.option("--to", "until", type=_DAY, required=True, metavar="DATE", help="Last day.")
+@click.option(
+    "--out",
+    type=click.Path(file_okay=False, path_type=Path),
+    metavar="DIR",
+    help="Folder of the report; reports in the home if not given.",
+)
+@pass_asked
+def backtest(asked: Asked, draft: str, since: datetime, until: datetime, out: Path | None) -> None:
+    """Try a draft on the decisions that were recorded.
+
+    Judges the proposals of a period again, on the evidence of then, and says which verdicts turn, by which
+    rules, and the money on each side. Changes nothing. The report is kept, as HTML and JSON.
+    """
+    if until < since:
+        raise click.UsageError("--to is before --from")
+    from storekeep.backtest import try_draft
+    from storekeep.backtest.report import drawing, write_json
+    from storekeep.cli.progress import Bars
+
+    with drawing():
+        from storekeep.backtest import draft_page
+    with asked.pipeline() as pipeline, Bars() as bars:
+        loaded = _of(pipeline, draft)
+        found = try_draft(pipeline, loaded, since.date(), until.date(), asked.zone(), progress=bars)
+    folder = (out or asked.settings().home / "reports").absolute()
+    name = f"draft-{loaded.short_version}-{found['from']}-{found['to']}"
+    files = {kind: folder / f"{name}.{kind}" for kind in ("html", "json")}
+    found |= {
+        "draft": draft,
+        "command": asked.program(),
+        "files": {kind: str(path) for kind, path in files.items()},
+    }
+    write_json(found, files["json"])
+    draft_page.write_html(found, files["html"])
+    asked.answer(found, _found_text(found))
+
+
+_TURNED = (
+    *(Column("Recorded"), Column("Draft"), Column("Decisions", right=True)),
+    *(Column("Money recorded", right=True), Column("Money under the draft", right=True, drop=1)),
+)
+_MOST_SHOWN = 5
+
+
+def _found_text(found: Mapping[str, Any]) -> str:
+    """What a draft turns, for a person: from verdict to verdict, by rule, by location, and the largest."""
+    flips, total = found["flips"], found["decisions"]
+    head = (
+        f"{shown.count(total, 'decision')} of {shown.count(found['runs'], 'run')} from {found['from']} "
+        f"to {found['to']}, judged again under version {found['draft_version'][:12]}:\n"
+    )
+    head += (
+        f"{shown.count(flips, 'verdict turns', 'verdicts turn')}, {found['stricter']:,} stricter and "
+        f"{found['looser']:,} looser"
+        if flips
+        else "every verdict is as it was"
+    )
+    parts = [head, shown.table(_TURNED, [_turned(row) for row in found["matrix"]])]
+    sections = (
+        ("By rule", "by_rule", "recorded_rules", "draft_rules"),
+        ("By location", "by_location", "location_id"),
+        ("The largest", "largest", "decision_id"),
+    )
+    for title, key, *names in sections:
+        rows = found[key][:_MOST_SHOWN]
+        if rows:
+            columns = [Column(_TITLES[name], drop=0) for name in names]
+            cells = [[*(row[name] for name in names), *_turned(row)] for row in rows]
+            more = len(found[key]) - len(rows)
+            said = f" ({more:,} more in the report)" if more else ""
+            parts.append(f"{title}{said}\n{shown.table([*columns, *_TURNED], cells)}")
+    files = found["files"]
+    parts.append(f"The same with charts: {files['html']}\nFor programs:         {files['json']}")
+    return "\n\n".join(parts)
+
+
+_TITLES = {
+    "recorded_rules": "Rules then",
+    "draft_rules": "Rules under the draft",
+    "location_id": "Location",
+    "decision_id": "Decision",
+}
+
+
+def _turned(row: Mapping[str, Any]) -> list[object]:
+    amounts = (shown.money(row[f"{side}_money_minor"], row["currency"]) for side in _SIDES)
+    return [*(row[side] for side in _SIDES), f"{row.get('decisions', 1):,}", *amounts]
 
 
 @policy.command()
