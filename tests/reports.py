@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+import re
 from datetime import date, timedelta
+from html.parser import HTMLParser
 from typing import Any
 
 import pytest
@@ -308,3 +310,143 @@ CASES = {
     "hostile": hostile,
 }
 every_case = pytest.mark.parametrize("case", CASES)
+
+
+# A draft of a rulebook --------------------------------------------------------------------------------
+
+
+def draft(days: int = 40) -> dict[str, Any]:
+    """A report on a draft as the backtest makes one, with numbers that nobody measured."""
+    turns = [
+        ("allow", "escalate", "EUR", 1200, 9_800_000, 9_800_000, "routine", "large-order"),
+        ("escalate", "clip", "EUR", 310, 2_400_000, 1_900_000, "large-order, first-order", "cover"),
+        ("deny", "allow", "USD", 17, 88_000, 88_000, "stale-evidence", "routine"),
+    ]
+    names = (
+        *("recorded", "draft", "currency", "decisions"),
+        *("recorded_money_minor", "draft_money_minor", "recorded_rules", "draft_rules"),
+    )
+    rows = [dict(zip(names, row, strict=True)) for row in turns]
+    places = [
+        {**row, "location_id": f"store {number}"} for row in rows for number in range(1, 1 + days)
+    ]
+    kept = {"recorded": "allow", "draft": "allow", "currency": "EUR", "decisions": 81_000}
+    kept |= {"recorded_money_minor": 730_000_000, "draft_money_minor": 730_000_000}
+    first = date(2017, 12, 19)
+    return {
+        "rulebook": "replenish",
+        "draft_version": "546fc519d73f" * 5,
+        "tenant": "main",
+        "from": first.isoformat(),
+        "to": (first + timedelta(days=days - 1)).isoformat(),
+        "time_zone": "UTC",
+        "runs": 13,
+        "decisions": 82_527,
+        "held": 17,
+        "flips": 1527,
+        "stricter": 1200,
+        "looser": 327,
+        "decisions_of_other_agent_versions": 12,
+        "recorded_versions": {"09c4cb28fc34" * 5: 80_000, "a1b2c3d4e5f6" * 5: 2_527},
+        "matrix": [kept, *rows],
+        "same_verdict_other_money": [{**kept, "recorded": "clip", "draft_money_minor": 1}],
+        "by_location": places,
+        "by_rule": rows,
+        "by_day": [
+            {**row, "day": (first + timedelta(days=number)).isoformat()}
+            for row in rows
+            for number in range(0, days, 3)
+        ],
+        "largest": [
+            {**rows[number % 3], "decision_id": CHOSEN, "day": first.isoformat()}
+            | {"subject": f"{number}@DC1", "location_id": "DC1", "decided_at": "2017-12-19"}
+            for number in range(30)
+        ],
+        "draft": "draft.yaml",
+        "command": "storekeep",
+    }
+
+
+def draft_alike() -> dict[str, Any]:
+    """A report on a draft that turns nothing."""
+    out = draft(3)
+    empty = ("same_verdict_other_money", "by_location", "by_rule", "by_day", "largest")
+    out |= {"flips": 0, "stricter": 0, "looser": 0, "held": 0, **{name: [] for name in empty}}
+    return {**out, "matrix": out["matrix"][:1], "decisions_of_other_agent_versions": 0}
+
+
+def draft_hostile() -> dict[str, Any]:
+    """A report on a draft in which every text that comes from outside tries to be something else."""
+    out = draft(9)
+    names = ("recorded_rules", "draft_rules", "location_id", "subject", "decision_id")
+    for key in ("by_rule", "by_location", "largest"):
+        out[key] = [{**row, **{name: HOSTILE for name in names if name in row}} for row in out[key]]
+    return out | dict.fromkeys(("rulebook", "tenant", "time_zone", "draft", "command"), HOSTILE)
+
+
+DRAFTS = {"draft": draft, "draft alike": draft_alike, "draft hostile": draft_hostile}
+every_draft = pytest.mark.parametrize("case", DRAFTS)
+
+
+# What a page is made of -------------------------------------------------------------------------------
+
+
+class Page(HTMLParser):
+    """What a page is made of: its tags with their attributes, its words, and whether tags match."""
+
+    VOID = frozenset(("meta", "br"))
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.words: list[str] = []
+        self.open: list[str] = []
+        self.feed(text)
+        self.close()
+        assert self.open == [], f"never closed: {self.open}"
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+        if tag not in self.VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open, f"</{tag}> closes what is not open"
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        self.words.append(data)
+
+    @property
+    def text(self) -> str:
+        return " ".join(" ".join(self.words).split())
+
+
+def assert_asks_for_nothing(text: str, read: Page) -> None:
+    """A page has no script, no picture from elsewhere and no link that leads nowhere."""
+    names = {tag for tag, _ in read.tags}
+    assert not names & {
+        "script",
+        "link",
+        "img",
+        "iframe",
+        "object",
+        "embed",
+        "form",
+        "base",
+        "image",
+    }
+    ids = [attributes["id"] for _, attributes in read.tags if attributes.get("id")]
+    assert len(ids) == len(set(ids))
+    for _, attributes in read.tags:
+        assert not any(name.startswith("on") for name in attributes)
+        assert "src" not in attributes
+        target = attributes.get("href")
+        assert target is None or (target.startswith("#") and target[1:] in ids)
+    styles = text[text.index("<style>") : text.index("</style>")]
+    assert "url(" not in styles
+    assert "@import" not in styles
+    assert set(re.findall(r"url\(([^)]*)\)", text)) <= {f"#{name}" for name in ids}

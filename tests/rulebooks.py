@@ -75,6 +75,12 @@ def rule(id_: str, when: str | bool, **more: Any) -> dict[str, Any]:
     return {"id": id_, "when": when, "reason": f"{id_} applies.", **more}
 
 
+def limit(**more: Any) -> dict[str, Any]:
+    """A budget for each supplier."""
+    keys = {"id": "budget", "sum": "order_value_minor", "by": ["supplier_id"], "at_most": 2500}
+    return {**keys, "per": "batch", "then": "forbid", "reason": "Spent.", **more}
+
+
 def loaded(values: Mapping[str, Any], action: Action = PLACE_PURCHASE_ORDER) -> policy.Rulebook:
     """The rulebook, compiled; JSON is YAML."""
     return _loaded(json.dumps(values), action.name, action.reversibility)

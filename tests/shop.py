@@ -11,10 +11,11 @@ from __future__ import annotations
 import json
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
@@ -27,6 +28,7 @@ from storekeep.decisions import Receipt, Selection
 from storekeep.events import EVENT_TABLES
 from storekeep.lake import ORDER_MOVES, SALE_LINES, STOCK_COUNTS, TERMS
 from storekeep.pipeline import Pipeline, Run, opened
+from storekeep.policy import Rulebook
 from storekeep.retail import SALE_LINE, STOCK_COUNT, SUPPLY_TERMS
 
 LOCATION = "DC1"
@@ -219,6 +221,14 @@ class Shop:
         self.pipeline.move_stock()
         self.pipeline.keep_history()
         self.pipeline.skip_to_present(LOCATION)
+
+    def promote(self, values: Mapping[str, Any], folder: Path) -> Rulebook:
+        """Put a rulebook of plain values in force; JSON is YAML."""
+        path = folder / "rulebook.yaml"
+        path.write_text(json.dumps(values))
+        version = self.pipeline.promote(path, BUYER)
+        with self.pipeline.store.transaction(self.pipeline.tenant) as tx:
+            return self.pipeline.rulebook(tx, "replenish", version)
 
     def day_steps(self, day: date) -> list[tuple[str, Callable[[], object]]]:
         """The steps of one day in their order, each with its name."""

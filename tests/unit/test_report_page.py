@@ -1,4 +1,4 @@
-"""The report's page in a real browser: what a person sees, on a desk and on a phone, by day and by night."""
+"""Reports in a real browser: what a person sees, on a desk and on a phone, by day and by night."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Literal
 
 import pytest
 
-from storekeep.backtest import report
-from tests.reports import CASES, every_case
+from storekeep.backtest import draft_page, report
+from tests.reports import CASES, DRAFTS
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
@@ -37,15 +37,17 @@ def browser() -> Iterator[Browser]:
 @pytest.fixture(scope="module")
 def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     folder = tmp_path_factory.mktemp("pages")
-    paths = {case: folder / f"{case}.html" for case in CASES}
-    for case, path in paths.items():
-        report.write_html(CASES[case](), path)
+    paths = {case: folder / f"{case.replace(' ', '-')}.html" for case in (*CASES, *DRAFTS)}
+    for case, make in CASES.items():
+        report.write_html(make(), paths[case])
+    for case, make in DRAFTS.items():
+        draft_page.write_html(make(), paths[case])
     return paths
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [360, 1280])
-@every_case
+@pytest.mark.parametrize("case", [*CASES, *DRAFTS])
 def test_it_can_be_read(
     browser: Browser,
     pages: dict[str, Path],

@@ -174,12 +174,31 @@ def _numbers(values: pa.Table, name: str) -> _Floats:
     return np.asarray(pc.cast(values[name], pa.float64()).to_numpy(), dtype=np.float64)
 
 
+def priorities(evidence: Evidence, parameters: Parameters | None = None) -> pa.Array:
+    """How urgent an order of each item is, row by row: who runs dry first is served first."""
+    demand = _demand(evidence.values, parameters or Parameters())
+    return _priorities(demand, _position(evidence.values))
+
+
+def _priorities(demand: _Floats, position: _Floats) -> pa.Array:
+    cover = np.divide(position, demand, out=np.full_like(demand, 1e6), where=demand > 0)
+    return pa.array(np.round(1000.0 / (1.0 + np.maximum(cover, 0)), 6))
+
+
+def _demand(values: pa.Table, settings: Parameters) -> _Floats:
+    weight = settings.recent_weight
+    recent, usual = (_numbers(values, f"demand_mean_{days}d") for days in (28, 91))
+    return np.asarray(weight * recent + (1 - weight) * usual)
+
+
+def _position(values: pa.Table) -> _Floats:
+    parts = (_numbers(values, f"{part}_units") for part in ("on_hand", "on_order", "committed"))
+    return sum(parts, np.zeros(values.num_rows))
+
+
 def _lines(values: pa.Table, settings: Parameters) -> tuple[pa.Table, pa.Table]:
     """Order lines with their arithmetic, for the items that need one; holds for those beyond counting."""
-    weight = settings.recent_weight
-    demand = weight * _numbers(values, "demand_mean_28d") + (1 - weight) * _numbers(
-        values, "demand_mean_91d"
-    )
+    demand = _demand(values, settings)
     deviation = _numbers(values, "demand_sd_91d")
     lead, lead_sd = (_numbers(values, f"lead_time_{part}_days") for part in ("mean", "sd"))
     interval = lead + _numbers(values, "review_period_days")
@@ -189,10 +208,7 @@ def _lines(values: pa.Table, settings: Parameters) -> tuple[pa.Table, pa.Table]:
     cost = _numbers(values, "unit_cost_minor")
     economic = economic_units(demand, cost, settings)
     level = point + np.maximum(economic - demand * _numbers(values, "review_period_days"), 0)
-    position = sum(
-        (_numbers(values, f"{part}_units") for part in ("on_hand", "on_order", "committed")),
-        np.zeros(values.num_rows),
-    )
+    position = _position(values)
     pack = np.maximum(_numbers(values, "pack_size_units"), 1)
     need = np.where(position < point, level - position, 0)
     wanted = np.where(need > 0, np.maximum(need, _numbers(values, "minimum_order_units")), 0)
@@ -200,7 +216,6 @@ def _lines(values: pa.Table, settings: Parameters) -> tuple[pa.Table, pa.Table]:
     countable = np.maximum(units, units * cost) <= _LARGEST
     vast = values["subject"].filter(pa.array(~countable))
     units = np.where(countable, units, 0)
-    cover = np.divide(position, demand, out=np.full_like(demand, 1e6), where=demand > 0)
     arithmetic = {
         "demand_units_per_day": demand,
         "demand_sd_units_per_day": deviation,
@@ -221,7 +236,7 @@ def _lines(values: pa.Table, settings: Parameters) -> tuple[pa.Table, pa.Table]:
     columns = {
         "subject": values["subject"],
         # Who runs dry first is served first when a budget is short.
-        "priority": pa.array(np.round(1000.0 / (1.0 + np.maximum(cover, 0)), 6)),
+        "priority": _priorities(demand, position),
         "sku": values["sku"],
         "location_id": values["location_id"],
         "supplier_id": values["supplier_id"],

@@ -36,6 +36,8 @@ _INK = {
     "ink": "#0101a9",
     "faint": "#0101aa",
     "paper": "#0101ab",
+    "recorded": "#0101ac",
+    "draft": "#0101ad",
 }
 _SETTINGS: Mapping[Any, Any] = {
     "svg.fonttype": "none",

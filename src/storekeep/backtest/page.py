@@ -72,6 +72,11 @@ class Stage:
 
 def html(report: Mapping[str, Any]) -> str:
     """The whole page. `report` as the demonstration makes it."""
+    return rendered("report.html.j2", _content(report))
+
+
+def rendered(template: str, content: Mapping[str, Any]) -> str:
+    """A page of a template, every text in it escaped; it requests nothing."""
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("storekeep.backtest"),
         autoescape=True,
@@ -80,7 +85,7 @@ def html(report: Mapping[str, Any]) -> str:
         lstrip_blocks=True,
     )
     environment.filters |= {"count": count, "plain": plain}
-    return environment.get_template("report.html.j2").render(**_content(report))
+    return environment.get_template(template).render(**content)
 
 
 def _content(report: Mapping[str, Any]) -> dict[str, Any]:
@@ -189,9 +194,8 @@ def _when(week: Period) -> str:
     return f"{week.first.day if same else day_month(week.first)} to {last}"
 
 
-def _picture(
-    name: str, title: str, says: str, draw: charts.Draw, rows: int | None = None
-) -> Markup:
+def picture(name: str, title: str, says: str, draw: charts.Draw, rows: int | None = None) -> Markup:
+    """A chart for the page, with its title and what it says for those who cannot see it."""
     drawn = charts.svg(name, plain(title), plain(says), draw, rows=rows)
     return Markup(drawn)  # noqa: S704 (made here; an XML writer escaped every word in it)
 
@@ -223,7 +227,7 @@ def _fill_rate(report: Mapping[str, Any], weeks: Sequence[Period]) -> Chart:
         title,
         "Share of the units asked for that were on the shelf. The scale does not begin at zero.",
         _pair_legend(report),
-        _picture("fill", title, says, draw),
+        picture("fill", title, says, draw),
         _by_period(report, columns, title),
     )
 
@@ -237,7 +241,7 @@ def _lost_units(report: Mapping[str, Any], weeks: Sequence[Period]) -> Chart:
         title,
         "Asked for while the shelf was empty; a lost unit is not sold later.",
         _pair_legend(report),
-        _picture("lost", title, says, draw),
+        picture("lost", title, says, draw),
         _by_period(report, {who: [count(n) for n in lost[who]] for who in _PAIR}, title),
     )
 
@@ -262,7 +266,7 @@ def _stock_value(report: Mapping[str, Any], series: Sequence[Mapping[str, Any]])
         title,
         "At cost, at the end of the day. Stock ties up money; simulated.",
         _pair_legend(report),
-        _picture("stock", title, says, draw),
+        picture("stock", title, says, draw),
         Table(
             title,
             ("day", *_PAIR),
@@ -300,7 +304,7 @@ def _cost(report: Mapping[str, Any]) -> Chart:
         title,
         "The three parts of the cost. Rates and prices are simulated.",
         _pair_legend(report),
-        _picture("cost", title, says, draw, 5),
+        picture("cost", title, says, draw, 5),
         Table(title, ("part", *_PAIR), [*rows, ("cost", *total)]),
     )
 
@@ -319,7 +323,7 @@ def _verdict_chart(report: Mapping[str, Any]) -> Chart | None:
         title,
         "What became of each thing the agent looked at and spoke on.",
         [(verdict, verdict) for verdict in VERDICTS],
-        _picture("verdicts", title, says, draw),
+        picture("verdicts", title, says, draw),
         _by_period(report, columns, title),
     )
 
@@ -338,7 +342,7 @@ def _rejected_chart(report: Mapping[str, Any], rejected: Sequence[tuple[str, int
         title,
         "Kept aside, so that they can be taken in once what is wrong with them is mended.",
         [],
-        _picture(
+        picture(
             "rejected",
             title,
             says,

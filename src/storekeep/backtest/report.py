@@ -10,6 +10,7 @@ import json
 import re
 import textwrap
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +46,7 @@ def write_json(report: Mapping[str, Any], path: Path) -> None:
     Raises what the disk says as `Refused` or `Transient`, with what to do.
     """
     text = json.dumps(report, sort_keys=True, indent=2, ensure_ascii=False, allow_nan=False)
-    _write(path, text + "\n")
+    write_text(path, text + "\n")
 
 
 def write_html(report: Mapping[str, Any], path: Path) -> None:
@@ -54,17 +55,27 @@ def write_html(report: Mapping[str, Any], path: Path) -> None:
     Raises `Refused` where the packages that draw are not installed, and what the disk says as `Refused` or
     `Transient`, with what to do.
     """
-    try:
+    with drawing():
         # Drawing needs packages that not every installation has, and takes a second to load.
         from storekeep.backtest import page  # noqa: PLC0415 (loaded only when a page is wanted)
+
+        text = page.html(report)
+    write_text(path, text)
+
+
+@contextmanager
+def drawing() -> Iterator[None]:
+    """Say how to install what draws, where it is not."""
+    try:
+        yield
     except ModuleNotFoundError as error:
         raise Refused(
             f"the page needs the package {error.name}; install it with: pip install 'storekeep[demo]'"
         ) from None
-    _write(path, page.html(report))
 
 
-def _write(path: Path, text: str) -> None:
+def write_text(path: Path, text: str) -> None:
+    """Write a text whole or not at all; its folder is made."""
     with speaking(path.parent):
         path.parent.mkdir(parents=True, exist_ok=True)
         write(path, text, 0o644)

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
+import shutil
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -70,6 +72,19 @@ class Asked:
         if given is None or given.tzinfo is not None:
             return given
         return given.replace(tzinfo=self.zone())
+
+    def program(self) -> str:
+        """How the same program is called again for the same home, from the same folder."""
+        program = Path(sys.argv[0])
+        words = ["storekeep"]
+        if program.name == "storekeep" and shutil.which("storekeep") is None:
+            folder = Path.cwd()
+            words = [
+                str(program.relative_to(folder) if program.is_relative_to(folder) else program)
+            ]
+        words += ["--home", str(self.home)] if self.home is not None else []
+        words += ["--tenant", self.tenant] if self.tenant is not None else []
+        return shlex.join(words)
 
     @contextmanager
     def pipeline(self) -> Iterator[Pipeline]:

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
-import shutil
-import sys
 from collections.abc import Mapping, Sequence
 from datetime import date, datetime
 from pathlib import Path
@@ -95,7 +92,7 @@ def demo(
         mapping=given["mapping"],
         since=_day(given["since"]),
         until=_day(given["until"]),
-        command=_command(asked),
+        command=asked.program(),
     )
     with Bars() as bars:
         report = backtest.demo(settings, options, progress=bars)
@@ -104,18 +101,6 @@ def demo(
     asked.answer(report, as_text(report))
     if not _shows_it(report):
         raise click.exceptions.Exit(1)
-
-
-def _command(asked: Asked) -> str:
-    """How the same program is called again for the same home, from the same folder."""
-    program = Path(sys.argv[0])
-    words = ["storekeep"]
-    if program.name == "storekeep" and shutil.which("storekeep") is None:
-        folder = Path.cwd()
-        words = [str(program.relative_to(folder) if program.is_relative_to(folder) else program)]
-    words += ["--home", str(asked.home)] if asked.home is not None else []
-    words += ["--tenant", asked.tenant] if asked.tenant is not None else []
-    return shlex.join(words)
 
 
 def _day(given: datetime | None) -> date | None:

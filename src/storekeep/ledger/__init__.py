@@ -18,13 +18,14 @@ from storekeep.ledger.chain import (
     verify_export,
 )
 from storekeep.ledger.explain import explain, header, steps, text
-from storekeep.ledger.recall import digest, folded, proposed
+from storekeep.ledger.recall import Recorded, digest, folded, proposed, runs
 from storekeep.ledger.reversal import Step, outcome, plan, receipt_of
 
 __all__ = [
     "Batch",
     "Entry",
     "Problem",
+    "Recorded",
     "Signer",
     "Step",
     "Terms",
@@ -46,6 +47,7 @@ __all__ = [
     "record",
     "root",
     "rows",
+    "runs",
     "signer",
     "steps",
     "task_rows",

@@ -1,20 +1,27 @@
-"""What the ledger holds, made into values again: proposals, and where every decision stands.
+"""What the ledger holds, made into values again: proposals, runs, and where every decision stands.
 
 Hides how entries are read back. What is made here from the ledger alone is what it was when it was recorded.
+Runs are read in blocks, however long the period is.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
+import duckdb
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
-from storekeep.decisions import HOLDS, Action, Proposed, first_status, step
+from storekeep.decisions import HOLDS, Action, Evidence, Proposed, first_status, step
+from storekeep.errors import InvariantBroken
 from storekeep.ledger.chain import leaf, root
 from storekeep.ledger.explain import header, steps
+from storekeep.sql import Place, parse, quoted
 from storekeep.store import Transaction
 
 _TEXT = pa.string()
@@ -30,6 +37,38 @@ DECISIONS = pa.schema(
         ("status", _TEXT),
     ]
 )
+# Steps after which a decision has no effect, so that it gives back what it took from limits.
+RELEASING = ("rejected", "denied", "expired", "withdrawn", "failed", "compensated")
+_ENTRIES_AT_ONCE = 50_000
+_NOTHING_RELEASED = pa.table(
+    {
+        "batch": pa.array([], pa.int64()),
+        **dict.fromkeys(("decision_id", "step"), pa.array([], _TEXT)),
+    }
+)
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """One run of an agent as it was recorded, row by row in one order.
+
+    `proposals` are as the agent proposed them (its priorities are not recorded), `left` as policy left them.
+    `decided` has `decision_id`, `verdict`, `rules` (each with `rule` and `effect`), `money_minor` and
+    `currency`; `released` has `decision_id` and `step` of earlier decisions that came to nothing since the
+    run before.
+    """
+
+    header: Mapping[str, Any]
+    proposals: pa.Table
+    left: pa.Table
+    evidence: Evidence
+    decided: pa.Table
+    released: pa.Table
+
+    @property
+    def at(self) -> datetime:
+        """When it was decided."""
+        return datetime.fromisoformat(self.header["decided_at"])
 
 
 def proposed(tx: Transaction, decision_ids: Sequence[str], action: Action) -> Proposed:
@@ -90,3 +129,139 @@ def _folded(body: Mapping[str, Any], run: Mapping[str, Any]) -> dict[str, Any]:
 def digest(entries: pa.Table) -> str:
     """Merkle root of entries in their order: equal entries, equal root."""
     return root([leaf(text) for text in entries["entry"].to_pylist()]).hex()
+
+
+# Whole runs -------------------------------------------------------------------------------------------
+
+
+def runs(
+    tx: Transaction, since: datetime, until: datetime, action: Action, evidence: Mapping[str, str]
+) -> Iterator[Recorded]:
+    """The runs of a period that proposed an action, in the order in which they were recorded.
+
+    `evidence` gives the DuckDB type of each column that the evidence has today; what a run did not know of
+    is NULL. Memory is bounded by a block of runs, not by the period.
+    """
+    reading = _Reading(action, evidence)
+    waiting = []
+    for first, last in _blocks(tx, since, until):
+        released = tx.ledger_ends(first, last, RELEASING)
+        for number, run in reading.runs(tx.ledger_runs(first, last)):
+            before = pc.less(released["batch"], number)
+            waiting.append(released.filter(before))
+            released = released.filter(pc.invert(before))
+            if since <= run.at < until:
+                yield replace(run, released=pa.concat_tables(waiting))
+                waiting = []
+        waiting.append(released)
+
+
+def _blocks(tx: Transaction, since: datetime, until: datetime) -> Iterator[tuple[int, int]]:
+    """Ranges of the ledger's batches that together hold a period, each small enough to be read at once."""
+    batches = tx.ledger_batches()
+    inside = [row["batch"] for row in batches if since <= row["recorded_at"] < until]
+    sealed = [row for row in batches if inside and inside[0] <= row["batch"] <= inside[-1]]
+    first, many = None, 0
+    for place, row in enumerate(sealed):
+        first = row["batch"] if first is None else first
+        many += row["entry_count"]
+        if many >= _ENTRIES_AT_ONCE or place == len(sealed) - 1:
+            yield first, row["batch"]
+            first, many = None, 0
+
+
+class _Reading:
+    """How entries become values again, for one action and the evidence of one agent."""
+
+    def __init__(self, action: Action, evidence: Mapping[str, str]) -> None:
+        self.action = action
+        parameters = action.parameters.duckdb_types()
+        self.names = list(parameters)
+        self.structure = json.dumps(
+            {
+                "parameters": parameters,
+                "proposed": {name: parameters[name] for name in action.clippable},
+                "evidence": dict(evidence),
+                "rules": [{"rule": "VARCHAR", "effect": "VARCHAR"}],
+                "money_minor": "BIGINT",
+                "currency": "VARCHAR",
+            }
+        )
+        known = {name: kind for name, kind in parameters.items() if name not in action.derived}
+        place = Place(f"action {action.name}", 1, 1)
+        self.derived = {
+            name: parse(text, known, place=place) for name, text in action.derived.items()
+        }
+
+    def runs(self, entries: pa.Table) -> Iterator[tuple[int, Recorded]]:
+        """The runs of a block, each with the number of its batch in the ledger."""
+        is_header = pc.equal(entries["kind"], "batch")
+        headers, lines = entries.filter(is_header), entries.filter(pc.invert(is_header))
+        body = self._bodies(lines)
+        left = pa.Table.from_struct_array(body["parameters"]).select(self.names)
+        proposals = self._unclipped(left, pa.Table.from_struct_array(body["proposed"]))
+        values = pa.Table.from_struct_array(body["evidence"])
+        decided = pa.table(
+            {
+                "decision_id": lines["decision_id"],
+                "verdict": lines["step"],
+                **{name: body[name] for name in ("rules", "money_minor", "currency")},
+            }
+        )
+        batches = lines["batch"].to_numpy()
+        for number, text in zip(
+            headers["batch"].to_pylist(), headers["entry"].to_pylist(), strict=True
+        ):
+            run = json.loads(text)
+            if run["action"] != self.action.name:
+                continue
+            begin, end = (int(np.searchsorted(batches, number, side)) for side in ("left", "right"))
+            mine = values.slice(begin, end - begin)
+            parts = [part.slice(begin, end - begin) for part in (proposals, left)]
+            yield (
+                number,
+                Recorded(
+                    header=run,
+                    proposals=parts[0].add_column(0, "subject", mine["subject"]),
+                    left=parts[1].add_column(0, "subject", mine["subject"]),
+                    evidence=Evidence(
+                        mine,
+                        datetime.fromisoformat(run["known_by"]),
+                        run["versions"],
+                        run["position"],
+                    ),
+                    decided=decided.slice(begin, end - begin),
+                    released=_NOTHING_RELEASED,
+                ),
+            )
+
+    def _bodies(self, lines: pa.Table) -> pa.Table:
+        """What the entries say, column by column, read by one query."""
+        with duckdb.connect() as database:
+            database.register("lines", lines.select(["entry"]))
+            told = database.execute(
+                "SELECT json_transform(entry, $structure) AS body FROM lines",
+                {"structure": self.structure},
+            ).to_arrow_table()
+        if told.num_rows != lines.num_rows:
+            raise InvariantBroken("not every entry of the ledger could be read")
+        return pa.Table.from_struct_array(told["body"]).combine_chunks()
+
+    def _unclipped(self, left: pa.Table, proposed_: pa.Table) -> pa.Table:
+        """The parameters before policy lowered any, and what derives from those that it lowered."""
+        clipped = pa.chunked_array([pa.array(np.zeros(left.num_rows, dtype=bool))])
+        out = left
+        for name in self.action.clippable:
+            before = pc.coalesce(proposed_[name], left[name])
+            clipped = pc.or_(clipped, pc.fill_null(pc.not_equal(before, left[name]), False))
+            out = out.set_column(out.schema.get_field_index(name), name, before)
+        sql = ", ".join(
+            f"CASE WHEN clipped THEN {value.sql()} ELSE {quoted(name)} END AS {quoted(name)}"
+            for name, value in self.derived.items()
+        )
+        if not sql or not pc.any(clipped).as_py():
+            return out
+        with duckdb.connect() as database:
+            database.register("lines", out.append_column("clipped", clipped))
+            text = f"SELECT * EXCLUDE (clipped) REPLACE ({sql}) FROM lines"  # the action's own expressions
+            return database.execute(text).to_arrow_table().cast(left.schema).combine_chunks()

@@ -2,11 +2,14 @@
 
 A rulebook is a YAML file per agent and action that a buyer can read. Hides how it becomes a judgement of a
 million proposals in one go: `load` checks and compiles it, `judge` judges a batch of any size, and
-`usage_keys` says whose recent decisions the limits must know of. `docs/rulebooks.md` is the whole language.
+`usage_keys` says whose recent decisions the limits must know of. `try_cases` holds a rulebook against what
+its owner expects of it, and `compare` says what changes between two. `docs/rulebooks.md` is the language.
 A dispatch policy says which agent is woken by which event, and `bar` settles who comes first
 (`docs/dispatch.md`).
 """
 
+from storekeep.policy.cases import Failed, Tried, beside, try_cases
+from storekeep.policy.comparison import Change, Difference, compare
 from storekeep.policy.dispatch import (
     SHIPPED_DISPATCH,
     Dispatch,
@@ -14,7 +17,17 @@ from storekeep.policy.dispatch import (
     Precedence,
     load_dispatch,
 )
-from storekeep.policy.judging import KEYS, SHIPPED, USED, USES, Rulebook, judge, load, usage_keys
+from storekeep.policy.judging import (
+    KEYS,
+    SHIPPED,
+    USED,
+    USES,
+    Rulebook,
+    judge,
+    load,
+    usage_keys,
+    uses,
+)
 from storekeep.policy.precedence import bar
 
 __all__ = [
@@ -23,13 +36,21 @@ __all__ = [
     "SHIPPED_DISPATCH",
     "USED",
     "USES",
+    "Change",
+    "Difference",
     "Dispatch",
+    "Failed",
     "Listener",
     "Precedence",
     "Rulebook",
+    "Tried",
     "bar",
+    "beside",
+    "compare",
     "judge",
     "load",
     "load_dispatch",
+    "try_cases",
     "usage_keys",
+    "uses",
 ]

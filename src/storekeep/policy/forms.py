@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping
 from typing import Annotated, NoReturn, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic_core import ErrorDetails
 
 from storekeep.errors import Refused
 from storekeep.policy.written import Steps, Written
@@ -44,7 +45,9 @@ def fitted(
     try:
         return form.model_validate(source.value)
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]
+        errors = error.errors(include_url=False)
+        # Of a misspelt key the one that is there says more than the one that is missing.
+        first = next((each for each in errors if _misspelt(each, errors[0])), errors[0])
         path: Steps = tuple(first["loc"])
         inside = [str(part) for part in path[:-1] if str(part) in within]
         _misfit(
@@ -54,6 +57,10 @@ def fitted(
             (first["type"], first["msg"]),
             wanted,
         )
+
+
+def _misspelt(one: ErrorDetails, first: ErrorDetails) -> bool:
+    return one["type"] == "extra_forbidden" and one["loc"][:-1] == first["loc"][:-1]
 
 
 def _misfit(

@@ -86,6 +86,12 @@ class Rulebook:
         return self.version[:12]
 
     @property
+    def clause_ids(self) -> list[str]:
+        """The ids of all its rules and limits."""
+        rules = [one.id for one in self.checked.rules]
+        return rules + [one.id for one in self.checked.limits]
+
+    @property
     def periods(self) -> Mapping[str, str]:
         """Each limit's id, and `day`, `week` or `batch`: the time over which it is shared."""
         return {limit.id: limit.per for limit in self.checked.limits}

@@ -336,10 +336,15 @@ def _phrase(limit: CheckedLimit) -> str:
 
 
 def _schema(names: Iterable[str], checked: Checked) -> pa.Schema:
-    fields = [(ROW, pa.int64())]
-    for name in names:
-        kind = _ARROW.get(checked.columns[name])
-        if kind is None:
-            raise InvariantBroken(f"column {name} of type {checked.columns[name]} cannot be judged")
-        fields.append((name, kind))
+    types = {name: checked.columns[name] for name in names}
+    return pa.schema([(ROW, pa.int64()), *arrow(types)])
+
+
+def arrow(types: Mapping[str, str]) -> pa.Schema:
+    """Columns of these DuckDB types as Arrow has them."""
+    fields = []
+    for name, kind in types.items():
+        if kind not in _ARROW:
+            raise InvariantBroken(f"column {name} of type {kind} cannot be judged")
+        fields.append((name, _ARROW[kind]))
     return pa.schema(fields)

@@ -45,6 +45,16 @@ ENTRIES = pa.schema(
         ("entry", pa.string()),
     ]
 )
+RUNS = pa.schema(
+    [
+        ("batch", pa.int64()),
+        ("kind", pa.string()),
+        ("decision_id", pa.string()),
+        ("step", pa.string()),
+        ("entry", pa.string()),
+    ]
+)
+ENDS = pa.schema([("batch", pa.int64()), ("decision_id", pa.string()), ("step", pa.string())])
 USES = pa.schema([("limit", pa.string()), ("key", pa.string()), ("amount", pa.int64())])
 
 
@@ -386,6 +396,26 @@ class Transaction:
             " WHERE tenant = %s AND batch BETWEEN %s AND %s ORDER BY batch, place",
             (self.tenant, first, last),
             ENTRIES,
+        )
+
+    def ledger_runs(self, first: int, last: int) -> pa.Table:
+        """What was judged in a range of batches: each run's header, then its decisions but for holds."""
+        return self._copy_out(
+            "SELECT batch, kind, decision_id, step, entry FROM ledger_entry WHERE tenant = %s"
+            " AND batch BETWEEN %s AND %s AND kind IN ('batch', 'decision')"
+            " AND step IS DISTINCT FROM 'hold' ORDER BY batch, place",
+            (self.tenant, first, last),
+            RUNS,
+        )
+
+    def ledger_ends(self, first: int, last: int, steps: Sequence[str]) -> pa.Table:
+        """The later entries of a range of batches that brought decisions by one of these steps, in order."""
+        return self._copy_out(
+            "SELECT batch, decision_id, step FROM ledger_entry WHERE tenant = %s"
+            " AND batch BETWEEN %s AND %s AND kind NOT IN ('batch', 'decision')"
+            " AND step = ANY(%s) ORDER BY batch, place",
+            (self.tenant, first, last, list(steps)),
+            ENDS,
         )
 
     def ledger_entry(self, batch: int, place: int) -> str:
