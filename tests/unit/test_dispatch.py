@@ -13,11 +13,13 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
+from click.testing import CliRunner
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from storekeep import ledger, policy
 from storekeep.agents import replenish
+from storekeep.cli.program import program
 from storekeep.config import Settings
 from storekeep.decisions import Action, Evidence, ModeChange, Proposed, Selection, Status
 from storekeep.errors import Refused
@@ -517,3 +519,28 @@ def test_days_go_on_under_a_dispatch_policy(opened: Shop) -> None:
     opened.sell(day + timedelta(days=1))
     assert opened.pipeline.round(day + timedelta(days=1))
     assert opened.pipeline.round(day + timedelta(days=1)) == {}
+
+
+def test_the_commands_take_a_dispatch_policy_for_what_it_is(opened: Shop, tmp_path: Path) -> None:
+    path = tmp_path / "dispatch.yaml"
+    path.write_text(only(mode="shadow"))
+    told = CliRunner().invoke(program, ["policy", "check", str(path), "--json"])
+    assert (told.exit_code, json.loads(told.stdout)["dispatch"]) == (0, "one")
+    home = str(opened.pipeline.lake._root.parents[1])
+    words = ["--home", home, "--tenant", opened.pipeline.tenant]
+    told = CliRunner().invoke(program, ["policy", "promote", str(path), "--as", "ann", *words])
+    assert told.exit_code == 0, told.output
+    (entry,) = noted(opened, "promotion")
+    assert (entry["of"], entry["by"], entry["text"]) == ("dispatch", "ann", path.read_text())
+    asked = ["agents", "mode", "replenish", "canary", "--in", LOCATION, "--reason", "we try it"]
+    for approver, code in (("operator", 1), ("bea", 0)):
+        told = CliRunner().invoke(program, [*asked, "--approver", approver, *words])
+        assert told.exit_code == code, told.output
+    told = CliRunner().invoke(program, ["agents", "halt", "--reason", "prices", *words])
+    assert told.output == "every agent is stopped, by operator.\n"
+    told = CliRunner().invoke(program, ["agents", "list", *words])
+    assert "canary in DC1" in told.output
+    assert "prices" in told.output
+    for said in ("every agent goes on, by operator.\n", "every agent was not stopped.\n"):
+        told = CliRunner().invoke(program, ["agents", "resume", "--reason", "mended", *words])
+        assert told.output == said

@@ -21,7 +21,7 @@ import pyarrow.compute as pc
 from storekeep import features, ledger, policy
 from storekeep.agents import replenish
 from storekeep.backtest.demonstration import Progress
-from storekeep.decisions import HOLDS, Decided, Evidence, Judgement, Proposed, stamp
+from storekeep.decisions import HOLDS, SHADOW, Decided, Evidence, Judgement, Proposed, stamp
 from storekeep.errors import Refused
 from storekeep.ledger import Recorded
 from storekeep.pipeline import Pipeline
@@ -202,13 +202,17 @@ class _Trial:
         if not run.proposals.num_rows:
             return
         day: date = run.evidence.values["day"][0].as_py()
+        in_shadow = run.header["mode"] == SHADOW
         if before:
-            self._take_in(day, run)
+            if not in_shadow:
+                self._take_in(day, run)
             return
         judged = policy.judge(
             self.draft, self._proposed(run, run.proposals), run.evidence, self.used.before(day)
         )
-        self.used.add(day, self._uses(run, judged))
+        judged = policy.bar(judged, run.header["barred"])
+        if not in_shadow:
+            self.used.add(day, self._uses(run, judged))
         self._compare(day, run, judged)
 
     def _count(self, run: Recorded) -> None:

@@ -28,17 +28,22 @@ _VERSION = re.compile(r"[0-9a-f]{4,64}")
 
 @click.group(cls=Group)
 def policy() -> None:
-    """The rulebook that judges what agents propose."""
+    """Rulebooks that judge what agents propose, and the dispatch policy."""
 
 
 @policy.command()
 @click.argument("file", metavar="FILE", type=_FILE, help="The rulebook, in YAML.")
 @pass_asked
 def check(asked: Asked, file: Path) -> None:
-    """Check a rulebook: its form, its rules, the columns they name.
+    """Check a rulebook or dispatch policy: form, rules, columns they name.
 
     No home is needed.
     """
+    from storekeep import policy as rules
+
+    if rules.is_dispatch(file):
+        _check_dispatch(asked, file)
+        return
     loaded = _of_file(file)
     checked = loaded.checked
     document = {
@@ -51,6 +56,26 @@ def check(asked: Asked, file: Path) -> None:
     }
     many = f"{shown.count(len(checked.rules), 'rule')}, {shown.count(len(checked.limits), 'limit')}"
     asked.answer(document, f"{file} is rulebook {loaded.id}: {many}\n  version {loaded.version}")
+
+
+def _check_dispatch(asked: Asked, file: Path) -> None:
+    from storekeep import policy as rules
+    from storekeep.pipeline.opening import AGENTS
+
+    loaded = rules.load_dispatch(file, list(AGENTS))
+    content = loaded.content
+    document = {
+        "ok": True,
+        "file": file,
+        "dispatch": content.dispatch,
+        "version": loaded.version,
+        "agents": len(content.agents),
+        "precedences": len(content.precedence),
+    }
+    agents = shown.count(len(content.agents), "agent")
+    many = f"{agents}, {shown.count(len(content.precedence), 'precedence')}"
+    said = f"{file} is dispatch policy {content.dispatch}: {many}\n  version {loaded.version}"
+    asked.answer(document, said)
 
 
 def _of_file(file: Path) -> Rulebook:
@@ -303,10 +328,13 @@ def _turned(row: Mapping[str, Any]) -> list[object]:
 @click.option("--as", "principal", metavar="NAME", help="Who promotes it, if not you.")
 @pass_asked
 def promote(asked: Asked, file: Path, principal: str | None) -> None:
-    """Put a rulebook in force for all decisions from now on."""
+    """Put a rulebook or dispatch policy in force from now on."""
+    from storekeep import policy as rules
+
     by = principal or asked.settings().principal
     with asked.pipeline() as pipeline:
-        version = pipeline.promote(file, by)
+        put = pipeline.promote_dispatch if rules.is_dispatch(file) else pipeline.promote
+        version = put(file, by)
     document = {"file": file, "version": version, "by": by}
     asked.answer(document, f"In force from now on: version {version}, promoted by {by}")
 

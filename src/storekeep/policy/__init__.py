@@ -15,6 +15,7 @@ from storekeep.policy.dispatch import (
     Dispatch,
     Listener,
     Precedence,
+    is_dispatch,
     load_dispatch,
 )
 from storekeep.policy.judging import (
@@ -47,6 +48,7 @@ __all__ = [
     "bar",
     "beside",
     "compare",
+    "is_dispatch",
     "judge",
     "load",
     "load_dispatch",

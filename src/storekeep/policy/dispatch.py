@@ -179,6 +179,12 @@ class Dispatch:
         return [one for one in self.content.precedence if one.then == agent]
 
 
+def is_dispatch(path: Path) -> bool:
+    """Whether a file is meant for a dispatch policy: it has a key `dispatch`."""
+    value = written.read(path, str(path)).value
+    return isinstance(value, dict) and "dispatch" in value
+
+
 def load_dispatch(source: Path | str, agents: Sequence[str], *, name: str = "dispatch") -> Dispatch:
     """Read and check a dispatch policy: a file when given a `Path`, else the text itself.
 

@@ -18,7 +18,10 @@ PRECEDENCE = "precedence"
 
 
 def bar(judgement: Judgement, barred: Sequence[Mapping[str, str]]) -> Judgement:
-    """The judgement with some subjects denied; `barred` has their `subject`, `rule` and `reason`."""
+    """The judgement with some subjects denied, which then use no limits.
+
+    `barred` has their `subject`, `rule` and `reason`.
+    """
     if not barred:
         return judgement
     verdicts = judgement.verdicts
@@ -39,4 +42,8 @@ def bar(judgement: Judgement, barred: Sequence[Mapping[str, str]]) -> Judgement:
         "role": role,
         "rules": pa.array(rules, pa.list_(RULE)),
     }
-    return replace(judgement, verdicts=pa.table(columns, schema=VERDICTS))
+    uses = judgement.uses
+    if uses is not None:
+        gone = pa.array(sorted(why), pa.string())
+        uses = uses.filter(pc.invert(pc.is_in(uses["subject"], value_set=gone)))
+    return replace(judgement, verdicts=pa.table(columns, schema=VERDICTS), uses=uses)
