@@ -951,15 +951,15 @@ def test_a_rulebook_is_held_against_the_cases_beside_it(tmp_path: Path) -> None:
     elsewhere.write_text(CASES.replace("allow", "deny"))
     failed = ask("policy", "test", file, "--cases", elsewhere)
     assert failed.exit_code == 1
-    said = f"{elsewhere}:4:44: an-order: expected deny, got allow (permit by everything: It is an"
+    said = f"{elsewhere}:4:39: an-order: expected deny, got allow (permit by everything: It is an"
     assert failed.stdout.startswith(said)
     document = told(ask("policy", "test", file, "--cases", elsewhere, "--json"), 1)
     assert (document["ok"], document["cases"], document["not_tested"]) == (False, 1, [])
-    assert document["failed"][0]["place"] == f"{elsewhere}:4:44"
+    assert document["failed"][0]["place"] == f"{elsewhere}:4:39"
     elsewhere.write_text(CASES.replace("verdict", "verdikt"))
     wrong = ask("policy", "test", file, "--cases", elsewhere)
     assert wrong.exit_code == 1
-    assert f"{elsewhere}:4:45: unknown key 'verdikt'; did you mean 'verdict'?" in wrong.stderr
+    assert f"{elsewhere}:4:40: unknown key 'verdikt'; did you mean 'verdict'?" in wrong.stderr
 
 
 def test_rulebooks_are_compared_by_file_by_version_and_in_force(
