@@ -217,7 +217,7 @@ def test_the_readme_shows_how_to_begin() -> None:
     "line",
     [
         "storekeep decide",
-        "storekeep policy backtest FILE",
+        "storekeep policy judge FILE",
         "storekeep demo --fast",
         "storekeep --homes X run",
         "make it",

@@ -40,6 +40,7 @@ from storekeep.pipeline import opened
 from storekeep.policy import SHIPPED
 from storekeep.retail import SALE_LINE, STOCK_COUNT, SUPPLY_TERMS
 from storekeep.servers import home as home_folder
+from tests.shop import FIRST_DAY, new_tenant, opened_shop
 
 NOBODY = "01990000-0000-7000-8000-000000000000"
 ID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[0-9a-f]{4}-[0-9a-f]{12}")
@@ -137,6 +138,10 @@ def test_help_answers_in_half_a_second(words: list[str]) -> None:
         (["decisions", "verify", "/nowhere"], "does not exist"),
         (["approvals", "reject", NOBODY], "Missing option '--reason'"),
         (["policy", "check", "/nowhere"], "does not exist"),
+        (["policy", "test", "/nowhere"], "does not exist"),
+        (["policy", "diff", "x"], "Missing argument 'B'"),
+        (["policy", "backtest", "x", "--from", "2026-03-02"], "Missing option '--to'"),
+        (["policy", "backtest", "x", "--from", "2026-03-02", "--to", "2026-03-01"], "before"),
         (["demo", "a.csv"], "a.csv"),
         (["demo", "--days", "0"], "'--days'"),
         (["bench", "bone"], "'bone' is not 'spine'"),
@@ -921,6 +926,88 @@ def test_a_rulebook_that_is_wrong_is_refused_with_its_line(tmp_path: Path) -> No
     assert result.exit_code == 1
     assert f"{file}:8:" in result.stderr
     assert "order_units" in result.stderr
+
+
+CASES = """\
+rulebook: replenish
+default: {order_units: 1}
+cases:
+  - {id: an-order, given: {}, expect: {verdict: allow}, because: It is an order.}
+"""
+
+
+def test_a_rulebook_is_held_against_the_cases_beside_it(tmp_path: Path) -> None:
+    file, cases = tmp_path / "mine.yaml", tmp_path / "mine.cases.yaml"
+    file.write_text(RULEBOOK)
+    missing = ask("policy", "test", file)
+    assert missing.exit_code == 2
+    assert f"write them to {cases}" in missing.stderr
+    cases.write_text(CASES)
+    assert told(ask("policy", "test", file, "--json"))["ok"]
+    good = ask("policy", "test", file).stdout
+    assert "1 case of rulebook replenish" in good
+    assert "every one of its 1 rules and limits speaks" in good
+    elsewhere = tmp_path / "more.yaml"
+    elsewhere.write_text(CASES.replace("allow", "deny"))
+    failed = ask("policy", "test", file, "--cases", elsewhere)
+    assert failed.exit_code == 1
+    said = f"{elsewhere}:4:39: an-order: expected deny, got allow (permit by everything: It is an"
+    assert failed.stdout.startswith(said)
+    document = told(ask("policy", "test", file, "--cases", elsewhere, "--json"), 1)
+    assert (document["ok"], document["cases"], document["not_tested"]) == (False, 1, [])
+    assert document["failed"][0]["place"] == f"{elsewhere}:4:39"
+    elsewhere.write_text(CASES.replace("verdict", "verdikt"))
+    wrong = ask("policy", "test", file, "--cases", elsewhere)
+    assert wrong.exit_code == 1
+    assert f"{elsewhere}:4:40: unknown key 'verdikt'; did you mean 'verdict'?" in wrong.stderr
+
+
+def test_rulebooks_are_compared_by_file_by_version_and_in_force(
+    home_settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("STOREKEEP_TENANT", f"p{uuid4().hex[:12]}")
+    at = ("--home", home_settings.home)
+    file, other = tmp_path / "mine.yaml", tmp_path / "other.yaml"
+    file.write_text(RULEBOOK)
+    other.write_text(RULEBOOK.replace("order_units > 0", "(0 < 1) AND order_units > 0"))
+    text = ask("policy", "diff", file, other).stdout
+    assert "~ rule everything: changed\n    - when: order_units > 0\n" in text
+    assert told(ask("policy", "diff", file, file, "--json"))["same"]
+    version = told(ask("policy", "promote", file, *at, "--json"))["version"]
+    document = told(ask("policy", "diff", "in-force", version[:12], *at, "--json"))
+    assert (document["same"], document["a"]["version"]) == (True, version)
+    (only,) = told(ask("policy", "diff", version[:12], other, *at, "--json"))["differences"]
+    assert (only["kind"], only["id"], only["what"]) == ("rule", "everything", "changed")
+    assert ask("policy", "diff", "in-force", "0000", *at).exit_code == 1
+    nothing = ask("policy", "diff", "in-force", "no-such-file", *at)
+    assert nothing.exit_code == 2
+    assert "neither a file, a version" in nothing.stderr
+
+
+def test_a_draft_is_tried_on_recorded_decisions(home_settings: Settings, tmp_path: Path) -> None:
+    settings = new_tenant(home_settings)
+    with opened_shop(settings) as shop:
+        shop.prepare()
+        shop.play(FIRST_DAY)
+    at = ("--home", home_settings.home, "--tenant", settings.tenant)
+    days = ("--from", FIRST_DAY, "--to", FIRST_DAY)
+    file = tmp_path / "draft.yaml"
+    file.write_text(RULEBOOK)
+    found = told(ask("policy", "backtest", file, *days, *at, "--out", tmp_path / "out", "--json"))
+    assert found["flips"] == found["looser"] == 2
+    assert json.loads(Path(found["files"]["json"]).read_text())["matrix"] == found["matrix"]
+    assert Path(found["files"]["html"]).read_text().startswith("<!DOCTYPE html>")
+    result = ask("policy", "backtest", "in-force", *days, *at)
+    assert result.exit_code == 0
+    assert "every verdict is as it was" in result.stdout
+    kept = home_settings.home / "reports"
+    assert {each.suffix for each in kept.iterdir()} == {".html", ".json"}
+    text = ask("policy", "backtest", file, *days, *at).stdout
+    assert "2 verdicts turn, 0 stricter and 2 looser" in text
+    assert all(row["decision_id"] in text for row in found["largest"])
+    empty = ask("policy", "backtest", file, "--from", "2020-01-01", "--to", "2020-01-02", *at)
+    assert empty.exit_code == 1
+    assert "nothing was decided by replenish" in empty.stderr
 
 
 # ----------------------------------------------------------------------------------------- the whole

@@ -9,6 +9,7 @@ nothing is played on: an order that the draft denies is judged the next time as 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from contextlib import closing
 from dataclasses import dataclass, field
 from datetime import date, datetime, time, timedelta
 from typing import Any
@@ -62,9 +63,11 @@ def try_draft(
     trial = _Trial(draft, _midnight(first, zone), _midnight(last + timedelta(days=1), zone))
     with pipeline.store.transaction(pipeline.tenant) as tx:
         told.begin("Judging recorded decisions", None)
-        for run in ledger.runs(tx, trial.reads_from, trial.until, draft.action, features.SCHEMA):
-            trial.see(run)
-            told.step(run.proposals.num_rows)
+        period = (trial.reads_from, trial.until)
+        with closing(ledger.runs(tx, *period, draft.action, features.SCHEMA)) as runs:
+            for run in runs:
+                trial.see(run)
+                told.step(run.proposals.num_rows)
         told.end()
     if not trial.runs:
         raise Refused(

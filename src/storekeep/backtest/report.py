@@ -77,7 +77,7 @@ def drawing() -> Iterator[None]:
 def write_text(path: Path, text: str) -> None:
     """Write a text whole or not at all; its folder is made."""
     with speaking(path.parent):
-        path.parent.mkdir(parents=True, exist_ok=True)
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         write(path, text, 0o644)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -271,10 +271,9 @@ def backtest(asked: Asked, draft: str, since: datetime, until: datetime, out: Pa
     asked.answer(found, _found_text(found))
 
 
-_TURNED = (
-    *(Column("Recorded"), Column("Draft"), Column("Decisions", right=True)),
-    *(Column("Money recorded", right=True), Column("Money under the draft", right=True, drop=1)),
-)
+_VERDICTS = (Column("Recorded"), Column("Draft"))
+_MANY = Column("Decisions", right=True)
+_MONEY = (Column("Money recorded", right=True), Column("Money, draft", right=True, drop=1))
 _MOST_SHOWN = 5
 
 
@@ -291,36 +290,42 @@ def _found_text(found: Mapping[str, Any]) -> str:
         if flips
         else "every verdict is as it was"
     )
-    parts = [head, shown.table(_TURNED, [_turned(row) for row in found["matrix"]])]
+    parts = [head, _turned((), found["matrix"])]
     sections = (
-        ("By rule", "by_rule", "recorded_rules", "draft_rules"),
-        ("By location", "by_location", "location_id"),
-        ("The largest", "largest", "decision_id"),
+        (
+            "By rule",
+            "by_rule",
+            {"recorded_rules": "Rules then", "draft_rules": "Rules of the draft"},
+        ),
+        ("By location", "by_location", {"location_id": "Location"}),
+        ("The largest", "largest", {"decision_id": "Decision"}),
     )
-    for title, key, *names in sections:
-        rows = found[key][:_MOST_SHOWN]
+    for title, key, names in sections:
+        rows, more = found[key][:_MOST_SHOWN], len(found[key]) - _MOST_SHOWN
+        said = f" ({more:,} more in the report)" if more > 0 else ""
         if rows:
-            columns = [Column(_TITLES[name], drop=0) for name in names]
-            cells = [[*(row[name] for name in names), *_turned(row)] for row in rows]
-            more = len(found[key]) - len(rows)
-            said = f" ({more:,} more in the report)" if more else ""
-            parts.append(f"{title}{said}\n{shown.table([*columns, *_TURNED], cells)}")
+            parts.append(f"{title}{said}\n{_turned(names.items(), rows)}")
     files = found["files"]
     parts.append(f"The same with charts: {files['html']}\nFor programs:         {files['json']}")
     return "\n\n".join(parts)
 
 
-_TITLES = {
-    "recorded_rules": "Rules then",
-    "draft_rules": "Rules under the draft",
-    "location_id": "Location",
-    "decision_id": "Decision",
-}
-
-
-def _turned(row: Mapping[str, Any]) -> list[object]:
-    amounts = (shown.money(row[f"{side}_money_minor"], row["currency"]) for side in _SIDES)
-    return [*(row[side] for side in _SIDES), f"{row.get('decisions', 1):,}", *amounts]
+def _turned(names: Iterable[tuple[str, str]], rows: Sequence[Mapping[str, Any]]) -> str:
+    """A table of what turns: what is named, the verdicts, how many where they are added up, the money."""
+    own = list(names)
+    many = "decisions" in rows[0]
+    columns = [Column(title) for _, title in own]
+    columns += [*_VERDICTS, *([_MANY] if many else []), *_MONEY]
+    cells = [
+        [
+            *(row[name] for name, _ in own),
+            *(row[side] for side in _SIDES),
+            *([f"{row['decisions']:,}"] if many else []),
+            *(shown.money(row[f"{side}_money_minor"], row["currency"]) for side in _SIDES),
+        ]
+        for row in rows
+    ]
+    return shown.table(columns, cells)
 
 
 @policy.command()

@@ -7,13 +7,15 @@ Runs are read in blocks, however long the period is.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import Any
+from typing import Any, TypeVar
 
 import duckdb
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -39,7 +41,8 @@ DECISIONS = pa.schema(
 )
 # Steps after which a decision has no effect, so that it gives back what it took from limits.
 RELEASING = ("rejected", "denied", "expired", "withdrawn", "failed", "compensated")
-_ENTRIES_AT_ONCE = 50_000
+_ENTRIES_AT_ONCE = 40_000
+_Made = TypeVar("_Made")
 _NOTHING_RELEASED = pa.table(
     {
         "batch": pa.array([], pa.int64()),
@@ -136,24 +139,36 @@ def digest(entries: pa.Table) -> str:
 
 def runs(
     tx: Transaction, since: datetime, until: datetime, action: Action, evidence: Mapping[str, str]
-) -> Iterator[Recorded]:
+) -> Generator[Recorded]:
     """The runs of a period that proposed an action, in the order in which they were recorded.
 
     `evidence` gives the DuckDB type of each column that the evidence has today; what a run did not know of
     is NULL. Memory is bounded by a block of runs, not by the period.
     """
     reading = _Reading(action, evidence)
+    read = (
+        (tx.ledger_ends(first, last, RELEASING), reading.block(tx.ledger_runs(first, last)))
+        for first, last in _blocks(tx, since, until)
+    )
     waiting = []
-    for first, last in _blocks(tx, since, until):
-        released = tx.ledger_ends(first, last, RELEASING)
-        for number, run in reading.runs(tx.ledger_runs(first, last)):
+    for released, block in _ahead(read):
+        for number, run in block.runs():
             before = pc.less(released["batch"], number)
             waiting.append(released.filter(before))
-            released = released.filter(pc.invert(before))
+            released = released.filter(pc.invert(before))  # noqa: PLW2901  # what is left of the block's
             if since <= run.at < until:
                 yield replace(run, released=pa.concat_tables(waiting))
                 waiting = []
         waiting.append(released)
+
+
+def _ahead(made: Iterator[_Made]) -> Iterator[_Made]:
+    """The same, each made while the one before is used; close it before what it reads from is closed."""
+    with ThreadPoolExecutor(1) as pool:
+        following = pool.submit(next, made, None)
+        while (found := following.result()) is not None:
+            following = pool.submit(next, made, None)
+            yield found
 
 
 def _blocks(tx: Transaction, since: datetime, until: datetime) -> Iterator[tuple[int, int]]:
@@ -193,47 +208,27 @@ class _Reading:
             name: parse(text, known, place=place) for name, text in action.derived.items()
         }
 
-    def runs(self, entries: pa.Table) -> Iterator[tuple[int, Recorded]]:
-        """The runs of a block, each with the number of its batch in the ledger."""
+    def block(self, entries: pa.Table) -> _Block:
+        """The entries of a range of batches, read."""
         is_header = pc.equal(entries["kind"], "batch")
         headers, lines = entries.filter(is_header), entries.filter(pc.invert(is_header))
         body = self._bodies(lines)
         left = pa.Table.from_struct_array(body["parameters"]).select(self.names)
-        proposals = self._unclipped(left, pa.Table.from_struct_array(body["proposed"]))
-        values = pa.Table.from_struct_array(body["evidence"])
-        decided = pa.table(
-            {
-                "decision_id": lines["decision_id"],
-                "verdict": lines["step"],
-                **{name: body[name] for name in ("rules", "money_minor", "currency")},
-            }
+        return _Block(
+            action=self.action.name,
+            headers=headers.select(["batch", "entry"]),
+            batches=lines["batch"].to_numpy(),
+            proposals=self._unclipped(left, pa.Table.from_struct_array(body["proposed"])),
+            left=left,
+            values=pa.Table.from_struct_array(body["evidence"]),
+            decided=pa.table(
+                {
+                    "decision_id": lines["decision_id"],
+                    "verdict": lines["step"],
+                    **{name: body[name] for name in ("rules", "money_minor", "currency")},
+                }
+            ),
         )
-        batches = lines["batch"].to_numpy()
-        for number, text in zip(
-            headers["batch"].to_pylist(), headers["entry"].to_pylist(), strict=True
-        ):
-            run = json.loads(text)
-            if run["action"] != self.action.name:
-                continue
-            begin, end = (int(np.searchsorted(batches, number, side)) for side in ("left", "right"))
-            mine = values.slice(begin, end - begin)
-            parts = [part.slice(begin, end - begin) for part in (proposals, left)]
-            yield (
-                number,
-                Recorded(
-                    header=run,
-                    proposals=parts[0].add_column(0, "subject", mine["subject"]),
-                    left=parts[1].add_column(0, "subject", mine["subject"]),
-                    evidence=Evidence(
-                        mine,
-                        datetime.fromisoformat(run["known_by"]),
-                        run["versions"],
-                        run["position"],
-                    ),
-                    decided=decided.slice(begin, end - begin),
-                    released=_NOTHING_RELEASED,
-                ),
-            )
 
     def _bodies(self, lines: pa.Table) -> pa.Table:
         """What the entries say, column by column, read by one query."""
@@ -265,3 +260,41 @@ class _Reading:
             database.register("lines", out.append_column("clipped", clipped))
             text = f"SELECT * EXCLUDE (clipped) REPLACE ({sql}) FROM lines"  # the action's own expressions
             return database.execute(text).to_arrow_table().cast(left.schema).combine_chunks()
+
+
+@dataclass(frozen=True)
+class _Block:
+    """The runs of a range of batches; all but `headers` has a row for each decision."""
+
+    action: str
+    headers: pa.Table
+    batches: npt.NDArray[np.int64]
+    proposals: pa.Table
+    left: pa.Table
+    values: pa.Table
+    decided: pa.Table
+
+    def runs(self) -> Iterator[tuple[int, Recorded]]:
+        """The runs in order, each with the number of its batch in the ledger."""
+        for row in self.headers.to_pylist():
+            header_ = json.loads(row["entry"])
+            if header_["action"] == self.action:
+                yield row["batch"], self._run(row["batch"], header_)
+
+    def _run(self, number: int, run: Mapping[str, Any]) -> Recorded:
+        begin, end = (
+            int(np.searchsorted(self.batches, number, side)) for side in ("left", "right")
+        )
+        proposals, left, values, decided = (
+            table.slice(begin, end - begin).combine_chunks()
+            for table in (self.proposals, self.left, self.values, self.decided)
+        )
+        known_by = datetime.fromisoformat(run["known_by"])
+        return Recorded(
+            header=run,
+            proposals=proposals.add_column(0, "subject", values["subject"]),
+            left=left.add_column(0, "subject", values["subject"]),
+            evidence=Evidence(values, known_by, run["versions"], run["position"]),
+            decided=decided,
+            released=_NOTHING_RELEASED,
+        )
