@@ -10,6 +10,7 @@ import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from functools import cached_property
 
 import pyarrow as pa
 
@@ -50,14 +51,19 @@ class Event:
     facts: pa.Table
     position: int | None = None
 
-    @property
+    @cached_property
+    def body(self) -> bytes:
+        """The facts as they travel and are kept."""
+        return to_bytes(self.facts)
+
+    @cached_property
     def id(self) -> str:
         """The CloudEvents id: a digest of the facts' natural keys and values.
 
         The same facts from the same source have the same id, so a second delivery is recognised.
         """
         digest = hashlib.sha256(f"{self.type}\n{self.source}\n{self.subject}\n".encode())
-        digest.update(to_bytes(self.facts))
+        digest.update(self.body)
         return digest.hexdigest()[:32]
 
 
