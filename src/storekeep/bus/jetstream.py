@@ -14,11 +14,11 @@ import asyncio
 import json
 import threading
 from collections.abc import Awaitable, Callable, Sequence
+from concurrent.futures import CancelledError
 from typing import TypeVar
 from urllib.parse import quote, unquote, urlsplit
 from uuid import uuid4
 
-import nats
 from nats import errors
 from nats.aio.client import Client
 from nats.aio.msg import Msg
@@ -48,6 +48,7 @@ class JetStream:
         self._servers = url.split(",")
         self._where = ", ".join(urlsplit(each).netloc.rpartition("@")[2] for each in self._servers)
         self._client: Client | None = None
+        self._asking: asyncio.Task[object] | None = None
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
         self._thread.start()
@@ -77,7 +78,7 @@ class JetStream:
         """Do something with the connection; what fails is named, and the connection given up."""
         try:
             return asyncio.run_coroutine_threadsafe(self._connected(work), self._loop).result()
-        except (errors.Error, OSError, TimeoutError, ValueError) as error:
+        except (errors.Error, CancelledError, OSError, TimeoutError, ValueError) as error:
             said = str(error) or type(error).__name__
             if "authorization" in said.lower():
                 raise Permanent(f"NATS at {self._where} does not let us in; mend bus_url") from None
@@ -90,7 +91,9 @@ class JetStream:
             async with asyncio.timeout(PATIENCE_SECONDS):
                 if self._client is None or not self._client.is_connected:
                     await self._drop()
-                    self._client = await nats.connect(
+                    # Kept before it is connected, so that it is closed when that fails.
+                    self._client = Client()
+                    await self._client.connect(
                         self._servers,
                         name="storekeep",
                         allow_reconnect=False,
@@ -98,13 +101,22 @@ class JetStream:
                         reconnect_time_wait=0,
                         connect_timeout=CONNECT_SECONDS,
                         error_cb=_unheard,
+                        closed_cb=self._lost,
                     )
+                self._asking = asyncio.current_task()
                 return await work(self._client)
         except Permanent:
             raise
         except BaseException:
             await self._drop()
             raise
+        finally:
+            self._asking = None
+
+    async def _lost(self) -> None:
+        """The connection is gone, and not by us: nobody need wait for an answer."""
+        if self._client is not None and self._asking is not None:
+            self._asking.cancel()
 
     async def _drop(self) -> None:
         client, self._client = self._client, None
