@@ -20,12 +20,14 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
+from confluent_kafka import Producer
 from psycopg import sql
 from psycopg.conninfo import make_conninfo
 
 from storekeep import bus, servers
 from storekeep.bus import Message, Received, Transport
 from storekeep.bus.jetstream import JetStream
+from storekeep.bus.kafka import Kafka
 from storekeep.bus.remote import RemoteLog
 from storekeep.config import Settings
 from storekeep.errors import Permanent, Transient
@@ -526,6 +528,52 @@ class TestJetStream(Contract):
         giver.join(60)
         assert done.is_set()
         assert not kills
+
+
+@pytest.fixture(scope="module")
+def broker() -> Iterator[str]:
+    """The broker that librdkafka brings for tests of its own: its protocol, not its disk."""
+    kept = Producer({"bootstrap.servers": "none", "test.mock.num.brokers": 1, "log_level": 0})
+    (one,) = kept.list_topics(timeout=5).brokers.values()
+    yield f"kafka://{one.host}:{one.port}"
+    del kept
+
+
+class TestKafka(Contract):
+    """Against no real broker: none can be run here."""
+
+    @pytest.fixture
+    def transport(self, broker: str) -> Iterator[Transport]:
+        one = Kafka(broker)
+        yield one
+        one.close()
+
+    def again(self, transport: Transport) -> Transport:
+        assert isinstance(transport, Kafka)
+        return Kafka(f"kafka://{transport._where}")
+
+    def test_a_position_that_the_topic_does_not_have_stops_the_reading(
+        self, transport: Kafka, store: Store, tenant: str
+    ) -> None:
+        transport.publish(tenant, place(tenant), sealed(tenant, 1))
+        with store.transaction(tenant) as tx:
+            tx.move_position(f"from {transport.origin(tenant)}", place(tenant), 77)
+        with pytest.raises(Permanent, match="made anew"):
+            received(store, transport, tenant)
+
+    def test_a_broker_that_is_not_there_is_waited_for_by_the_caller(
+        self, tenant: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("storekeep.bus.kafka.ANSWER_SECONDS", 0.5)
+        one = Kafka("kafka://me:secret@127.0.0.1:1")
+        with pytest.raises(Transient, match="127.0.0.1:1 failed") as failed:
+            one.origin(tenant)
+        assert "secret" not in str(failed.value)
+        one.close()
+
+    def test_an_option_that_is_unknown_is_refused(self) -> None:
+        with pytest.raises(Permanent, match="no.such.option"):
+            Kafka("kafka://127.0.0.1:1?no.such.option=1")
 
 
 def server_of(settings: Settings) -> int:
