@@ -6,7 +6,6 @@ that its client library brings for tests, against Kafka.
 
 from __future__ import annotations
 
-import asyncio
 import os
 import signal
 import threading
@@ -117,10 +116,8 @@ class Broken(Exception):
 class Contract:
     """The suite; a subclass brings the transport."""
 
-    @pytest.fixture
-    def transport(self) -> Iterator[Transport]:
-        raise NotImplementedError
-        yield
+    # Reasons for a dead letter that cannot come about here.
+    never: frozenset[str] = frozenset()
 
     def again(self, transport: Transport) -> Transport:
         """The same transport by a connection of its own."""
@@ -134,7 +131,11 @@ class Contract:
         self, transport: Transport, store: Store, tenant: str
     ) -> None:
         told = event(
-            "SaleRecorded", "Kasse 1 – \"süß\" 100%", shop.LOCATION, AT, shop.sales(shop.FIRST_DAY, shop.FIRST_DAY)
+            "SaleRecorded",
+            'Kasse 1 – "süß" 100%',
+            shop.LOCATION,
+            AT,
+            shop.sales(shop.FIRST_DAY, shop.FIRST_DAY),
         )
         transport.publish(tenant, place(tenant), [bus.seal(row(told), tenant)])
         assert received(store, transport, tenant) == Received(1, 0, 0)
@@ -157,7 +158,9 @@ class Contract:
         for name in shops:
             numbers = logged(store, tenant, place(tenant, name))
             assert numbers == sorted(numbers)
-        everything = [n for p in {place(tenant, s) for s in shops} for n in logged(store, tenant, p)]
+        everything = [
+            n for p in {place(tenant, s) for s in shops} for n in logged(store, tenant, p)
+        ]
         assert sorted(everything) == list(range(40))
 
     def test_nothing_is_read_of_nothing(
@@ -244,7 +247,7 @@ class Contract:
     ) -> None:
         good = sealed(tenant, 1, 2)
         transport.publish(tenant, place(tenant), good[:1])
-        bad = poisons(tenant)
+        bad = {words: each for words, each in poisons(tenant).items() if words not in self.never}
         self.poison(transport, tenant, list(bad.values()))
         transport.publish(tenant, place(tenant), good[1:])
         total = Received(0, 0, 0)
@@ -337,6 +340,9 @@ def empty() -> bytes:
 class TestRemoteLog(Contract):
     """The log of another home, in a database of its own."""
 
+    # A log has tenant and time in columns of their own, where they cannot be wrong.
+    never = frozenset({"of another tenant", "no zone", "not as RFC 3339"})
+
     @pytest.fixture
     def transport(self, there: str) -> Iterator[Transport]:
         one = RemoteLog(Store(there), "log there")
@@ -348,7 +354,7 @@ class TestRemoteLog(Contract):
         return RemoteLog(Store(transport._store._conninfo), "log there")
 
     def poison(self, transport: Transport, tenant: str, messages: Sequence[Message]) -> None:
-        """Past what `publish` lets in, as a newer Storekeep would write it; what a log cannot hold is left."""
+        """Past what `publish` lets in, as a newer Storekeep would write it."""
         assert isinstance(transport, RemoteLog)
         with transport._store.transaction(tenant) as tx:
             tx.append_events(
@@ -363,32 +369,11 @@ class TestRemoteLog(Contract):
                 ],
             )
 
-    def test_a_message_that_is_no_event_is_put_aside_and_blocks_nothing(
-        self,
-        transport: Transport,
-        store: Store,
-        tenant: str,
-        monkeypatch: pytest.MonkeyPatch,
-    ) -> None:
-        # A log has the tenant and the time in columns of their own, where they cannot be wrong.
-        told = poisons(tenant)
-        kept = {
-            words: told[words]
-            for words in told
-            if words not in ("of another tenant", "no zone", "not as RFC 3339")
-        }
-        monkeypatch.setitem(globals(), "poisons", lambda _: kept)
-        super().test_a_message_that_is_no_event_is_put_aside_and_blocks_nothing(
-            transport, store, tenant
-        )
-
     def test_a_log_takes_no_message_that_is_no_event(
         self, transport: Transport, tenant: str
     ) -> None:
         with pytest.raises(Permanent, match="ShopBurned"):
-            transport.publish(
-                tenant, place(tenant), [poisons(tenant)["no event type is called"]]
-            )
+            transport.publish(tenant, place(tenant), [poisons(tenant)["no event type is called"]])
 
 
 @pytest.fixture(scope="module")
@@ -463,7 +448,7 @@ class TestJetStream(Contract):
         assert received(store, transport, tenant) == Received(4, 0, 0)
 
     def test_an_event_that_the_server_would_never_take_is_refused(
-        self, transport: JetStream, tenant: str, sender: Store
+        self, transport: JetStream, tenant: str
     ) -> None:
         (message,) = sealed(tenant, 1)
         large = Message(message.attributes, bytes(9_000_000))
@@ -491,7 +476,7 @@ class TestJetStream(Contract):
 
     def test_a_server_that_is_not_there_is_waited_for_by_the_caller(self, tenant: str) -> None:
         one = JetStream("nats://me:secret@127.0.0.1:1")
-        with pytest.raises(Transient, match="127.0.0.1:1 failed") as failed:
+        with pytest.raises(Transient, match=r"127\.0\.0\.1:1 failed") as failed:
             one.origin(tenant)
         assert "secret" not in str(failed.value)
         one.close()
@@ -499,7 +484,7 @@ class TestJetStream(Contract):
     def test_a_server_killed_in_the_middle_loses_and_doubles_nothing(
         self, transport: JetStream, here: str, sender: Store, tenant: str, home_settings: Settings
     ) -> None:
-        """A home forwards, another receives, and the server dies twice under both; they go on by themselves."""
+        """A home forwards, another receives, the server dies twice under both; they go on."""
         many, done = 200, threading.Event()
         with sender.transaction(tenant) as tx:
             bus.append(tx, place(tenant), [count(number) for number in range(many)])
@@ -566,13 +551,13 @@ class TestKafka(Contract):
     ) -> None:
         monkeypatch.setattr("storekeep.bus.kafka.ANSWER_SECONDS", 0.5)
         one = Kafka("kafka://me:secret@127.0.0.1:1")
-        with pytest.raises(Transient, match="127.0.0.1:1 failed") as failed:
+        with pytest.raises(Transient, match=r"127\.0\.0\.1:1 failed") as failed:
             one.origin(tenant)
         assert "secret" not in str(failed.value)
         one.close()
 
     def test_an_option_that_is_unknown_is_refused(self) -> None:
-        with pytest.raises(Permanent, match="no.such.option"):
+        with pytest.raises(Permanent, match=r"no\.such\.option"):
             Kafka("kafka://127.0.0.1:1?no.such.option=1")
 
 

@@ -1,10 +1,10 @@
 """The event bus: events in a log that commits with what is made of them, and transports to and from others.
 
-    log         the event log in PostgreSQL: publish, read, advance, replay
-    transport   the port to others: receive into the log, forward out of it, dead letters
-    remote      the event log of another home as a transport
-    jetstream   NATS JetStream as a transport
-    kafka       Kafka as a transport
+log         the event log in PostgreSQL: publish, read, advance, replay
+transport   the port to others: receive into the log, forward out of it, dead letters
+remote      the event log of another home as a transport
+jetstream   NATS JetStream as a transport
+kafka       Kafka as a transport
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """NATS JetStream as a transport: one stream a tenant, one subject a partition.
 
-Hides the asynchronous client behind plain calls, and what of JetStream is not used: there are no consumers and
-no acknowledgements of reading. Messages are read by their sequence in the stream, which is the position that
-PostgreSQL keeps. A connection that fails is given up and made again by the next call.
+Hides the asynchronous client behind plain calls, and what of JetStream is not used: there are no consumers
+and no acknowledgements of reading. Messages are read by their sequence in the stream, which is the position
+that PostgreSQL keeps. A connection that fails is given up and made again by the next call.
 
 A batch is published whole or not at all, so that no part of it is overtaken by what follows. Messages carry
 the event's id as theirs: what was published moments ago already is not stored again.
@@ -208,9 +208,7 @@ async def _one_by_one(
         await stream.publish(subject, body, CONNECT_SECONDS, headers=headers)
 
 
-async def _read(
-    client: Client, stream: str, subject: str, after: int, limit: int
-) -> list[Message]:
+async def _read(client: Client, stream: str, subject: str, after: int, limit: int) -> list[Message]:
     """Ask for a run of messages by sequence, and see that none of it was lost on the way."""
     wanted = {"seq": after + 1, "next_by_subj": subject, "batch": limit, "max_bytes": READ_BYTES}
     inbox = client.new_inbox()
@@ -239,7 +237,9 @@ def _check_end(said: dict[str, str], found: list[Message]) -> None:
     if status == NOTHING and not found:
         return
     if status != END or not found or int(said[LAST_SEQUENCE]) != found[-1].position:
-        raise errors.Error(f"no answer to a reading but {status} {said.get(api.Header.DESCRIPTION)}")
+        raise errors.Error(
+            f"no answer to a reading but {status} {said.get(api.Header.DESCRIPTION)}"
+        )
 
 
 def _message(answer: Msg, said: dict[str, str]) -> Message:

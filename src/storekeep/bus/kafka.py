@@ -1,7 +1,7 @@
 """Kafka as a transport: one topic a tenant and partition, of which only Kafka's partition 0 is used.
 
 Hides the two clients of librdkafka, and what of Kafka is not used: there are no consumer groups and no
-committed offsets. Messages are read by offset; the position that PostgreSQL keeps is the offset that comes next.
+committed offsets. Messages are read by offset; the position that PostgreSQL keeps is the next one's.
 
 It keeps the suite of every transport against the broker that librdkafka brings for tests. No real broker has
 ever been at its other end: try it on yours before you rely on it.
@@ -12,6 +12,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import cast
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicPartition
@@ -25,7 +26,11 @@ ANSWER_SECONDS = 5.0
 PATIENCE_SECONDS = 30.0
 MESSAGE_BYTES = 8 * 2**20
 
-NOT_THERE = {KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError._UNKNOWN_TOPIC, KafkaError._UNKNOWN_PARTITION}
+NOT_THERE = {
+    KafkaError.UNKNOWN_TOPIC_OR_PART,
+    KafkaError._UNKNOWN_TOPIC,
+    KafkaError._UNKNOWN_PARTITION,
+}
 GONE = {KafkaError.OFFSET_OUT_OF_RANGE, KafkaError._AUTO_OFFSET_RESET}
 REFUSED = {
     *(KafkaError._AUTHENTICATION, KafkaError.SASL_AUTHENTICATION_FAILED),
@@ -156,8 +161,8 @@ def _code(error: KafkaException) -> int | None:
 
 def _message(carried: Carried) -> Message:
     attributes = {
-        name.removeprefix(PREFIX): (value or b"").decode("utf-8", "replace")
-        for name, value in carried.headers() or []
+        name.removeprefix(PREFIX): bytes(value or b"").decode("utf-8", "replace")
+        for name, value in cast("list[tuple[str, bytes | None]]", carried.headers() or [])
         if name.startswith(PREFIX)
     }
     return Message(attributes, carried.value() or b"", (carried.offset() or 0) + 1)

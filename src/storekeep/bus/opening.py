@@ -1,4 +1,4 @@
-"""From the setting `bus_url` to a transport: which one, and the home's own NATS server where that is asked for."""
+"""From the setting `bus_url` to a transport, and to the home's own NATS server where that is asked for."""
 
 from __future__ import annotations
 

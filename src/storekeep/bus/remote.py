@@ -30,7 +30,9 @@ class RemoteLog:
         try:
             events = [unseal(each, tenant, partition) for each in messages]
         except Unreadable as error:
-            raise Permanent(f"the log of {self._name} takes no message that it cannot read: {error}") from None
+            raise Permanent(
+                f"the log of {self._name} takes no message that it cannot read: {error}"
+            ) from None
         with self._store.transaction(tenant) as tx:
             append(tx, partition, events)
 
@@ -42,4 +44,3 @@ class RemoteLog:
     def close(self) -> None:
         """Give the connection back."""
         self._store.close()
-

@@ -35,7 +35,7 @@ REASON_LETTERS = 500
 
 @dataclass(frozen=True)
 class Message:
-    """What a transport carries: attributes of an envelope by name, facts as bytes, its place once it has one."""
+    """What a transport carries: an envelope's attributes, facts as bytes, a position once it has one."""
 
     attributes: Mapping[str, str]
     body: bytes
@@ -83,9 +83,7 @@ class Unreadable(Exception):
     """A message is not an event of ours; says why."""
 
 
-def receive(
-    tx: Transaction, transport: Transport, partition: int, limit: int = 500
-) -> Received:
+def receive(tx: Transaction, transport: Transport, partition: int, limit: int = 500) -> Received:
     """Bring a partition's next events from a transport into the log; all of it commits with the position.
 
     An event that the log has is known again by its id, so that a message which comes twice does no harm. A
@@ -143,11 +141,15 @@ def seal(row: LogRow, tenant: str) -> Message:
 def unseal(message: Message, tenant: str, partition: int) -> Event:
     """The event of a message that came in a tenant's partition; raises `Unreadable`."""
     said = message.attributes
-    missing = [name for name in ("specversion", "id", "source", "type", "subject") if not said.get(name)]
+    missing = [
+        name for name in ("specversion", "id", "source", "type", "subject") if not said.get(name)
+    ]
     if missing:
         raise Unreadable(f"the envelope has no {', '.join(missing)}")
     if said["specversion"] != SPEC_VERSION:
-        raise Unreadable(f"the envelope is of CloudEvents {said['specversion']}, not {SPEC_VERSION}")
+        raise Unreadable(
+            f"the envelope is of CloudEvents {said['specversion']}, not {SPEC_VERSION}"
+        )
     if said.get("tenant", tenant) != tenant:
         raise Unreadable("it is of another tenant")
     for name in ("source", "subject"):

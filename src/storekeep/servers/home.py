@@ -180,7 +180,7 @@ def start_lock(folder: Path) -> Iterator[None]:
             yield
     except postmaster.Busy:
         raise Transient(
-            f"another process has been starting or stopping the PostgreSQL of {folder.parent} for more "
+            f"another process has been starting or stopping the server in {folder} for more "
             f"than {LOCK_SECONDS} s; see who holds {path} (fuser), end it, then try again"
         ) from None
 

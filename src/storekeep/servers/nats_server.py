@@ -1,7 +1,7 @@
 """A home's own NATS server with JetStream: started with its first user, shared, ended after the last.
 
-Hides ports, the token and the configuration. The server comes from a wheel, listens on the loopback only, lets
-in who can read the home, and writes what it acknowledges to the disk before it does.
+Hides ports, the token and the configuration. The server comes from a wheel, listens on the loopback only,
+lets in who can read the home, and writes what it acknowledges to the disk before it does.
 """
 
 from __future__ import annotations
@@ -50,8 +50,8 @@ jetstream {{
 def nats(settings: Settings) -> Iterator[str]:
     """Use the home's NATS server; its URL, which holds the token.
 
-    Any number of processes may use it at once. It runs as long as one does, is started again when it dies, and
-    ends with the last, also when that is killed. Raises `Refused` when there is no server to start and
+    Any number of processes may use it at once. It runs as long as one does, is started again when it dies,
+    and ends with the last, also when that is killed. Raises `Refused` when there is no server to start and
     `Transient` when it does not come up.
     """
     place, process = home.real_home(settings), os.getpid()
@@ -114,7 +114,7 @@ def _program() -> str:
     found = shutil.which(PROGRAM, path=sysconfig.get_path("scripts")) or shutil.which(PROGRAM)
     if found is None:
         raise Refused(
-            f"there is no program {PROGRAM}: pip install 'storekeep[nats]', or name a running server in bus_url"
+            f"there is no program {PROGRAM}: pip install 'storekeep[nats]', or name a server in bus_url"
         )
     return found
 
@@ -136,7 +136,9 @@ def _await_ready(folder: Path, url: str) -> None:
         time.sleep(postmaster.PAUSE_SECONDS)
     log = folder / LOG
     last = log.read_text(errors="replace").strip().rpartition("\n")[2] if log.exists() else ""
-    raise Transient(f"the NATS server of {folder.parent} does not come up: {last or 'see keeper.log'}")
+    raise Transient(
+        f"the NATS server of {folder.parent} does not come up: {last or 'see keeper.log'}"
+    )
 
 
 def _leave(folder: Path, users: int) -> None:
