@@ -10,7 +10,7 @@ kafka       Kafka as a transport
 from __future__ import annotations
 
 from storekeep.bus.log import MAX_FACTS, advance, append, partition_of, publish, read, replay
-from storekeep.bus.opening import opened
+from storekeep.bus.opening import connect, opened
 from storekeep.bus.transport import Message, Received, Transport, forward, receive, seal
 
 __all__ = [
@@ -20,6 +20,7 @@ __all__ = [
     "Transport",
     "advance",
     "append",
+    "connect",
     "forward",
     "opened",
     "partition_of",
