@@ -168,10 +168,7 @@ def test_only_who_can_read_the_home_gets_in(home: Settings) -> None:
 
 def listening(number: int) -> list[str]:
     """The addresses at which a process listens, as the system writes them."""
-    own = {
-        str(link.readlink())
-        for link in Path(f"/proc/{number}/fd").iterdir()
-    }
+    own = {str(link.readlink()) for link in Path(f"/proc/{number}/fd").iterdir()}
     rows = [
         line.split()
         for file in ("tcp", "tcp6")

@@ -65,7 +65,9 @@ def run(settings: Settings, quick: bool) -> list[Row]:
         _row("read from the log, position committed", read, "event/s"),
         _row("forwarded from the log to JetStream", forwarded, "event/s", beside, logged),
         _row("received from JetStream into the log, one worker", one, "event/s", beside, logged),
-        _row("received from JetStream into the log, two workers", two, "event/s", "one worker", one),
+        _row(
+            "received from JetStream into the log, two workers", two, "event/s", "one worker", one
+        ),
         {
             **_row("two workers against one", two / one, "times"),
             "goal": f"{GOAL_RATIO} or more",
