@@ -48,6 +48,10 @@ class Settings(BaseSettings):
         default=None,
         description="Operating-system user the embedded PostgreSQL runs as when Storekeep is root.",
     )
+    bus_url: SecretStr | None = Field(
+        default=None,
+        description="What carries events to and from others; when unset the event log is all there is.",
+    )
     tenant: str = Field(
         default="main",
         pattern=r"^[a-z][a-z0-9_]{0,39}$",

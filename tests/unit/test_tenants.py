@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date, timedelta
 from typing import Any
 
@@ -21,7 +21,7 @@ from storekeep.errors import InvariantBroken, Refused
 from storekeep.events import Event
 from storekeep.lake import SALE_LINES, STOCK_COUNTS, Lake
 from storekeep.servers import Database
-from storekeep.store import ROLE, SCHEMA, Store, Transaction
+from storekeep.store import ROLE, SCHEMA, DeadLetter, Store, Transaction
 from tests import shop
 
 APPEND_ONLY = {
@@ -37,6 +37,10 @@ CHANGE = ModeChange(
     "offers", None, ("S1",), "shadow", shop.moment(shop.FIRST_DAY), "ann", "bea", "we try it"
 )
 LONG_AGO, LONG_HENCE = date(2000, 1, 1), date(2100, 1, 1)
+
+
+NEVER_CHANGED = {"dead_letter"}
+LETTER = DeadLetter("nats", 0, 1, "broken", {"id": "x"}, b"x")
 
 
 @dataclass
@@ -80,6 +84,7 @@ def two(home_settings: Settings) -> Iterator[Two]:
             tx.add_approvals(request(ids[0]))
             tx.halt("offers", shop.moment(shop.FIRST_DAY), "ann", "it orders too much")
             tx.add_mode(CHANGE)
+            tx.add_dead_letters([LETTER])
         with store.transaction(eve) as tx:
             tx.make_tenant()
         yield Two(database, store, home.tenant, eve, ids, 1, home)
@@ -117,7 +122,7 @@ def tables(store: Store) -> dict[str, dict[str, Any]]:
 
 def test_every_table_with_a_tenant_is_walled_for_its_owner_too(two: Two) -> None:
     found = tables(two.store)
-    assert len(found) == 16
+    assert len(found) == 17
     for name, row in found.items():
         assert row["relrowsecurity"], name
         assert row["relforcerowsecurity"], name
@@ -176,8 +181,9 @@ def test_nothing_of_others_can_be_changed_or_removed(two: Two) -> None:
         before = two.sees(all_rows(name), two.acme)
         table = sql.Identifier(name)
         with two.store.transaction(two.eve) as tx:
-            tx._cursor.execute(sql.SQL("UPDATE {} SET tenant = tenant").format(table))
-            assert tx._cursor.rowcount in (0, len(all_of(tx, name)))
+            if name not in NEVER_CHANGED:
+                tx._cursor.execute(sql.SQL("UPDATE {} SET tenant = tenant").format(table))
+                assert tx._cursor.rowcount in (0, len(all_of(tx, name)))
             tx._cursor.execute(
                 sql.SQL("DELETE FROM {} WHERE tenant = %s").format(table), (two.acme,)
             )
@@ -208,6 +214,15 @@ def test_a_row_cannot_be_moved_to_others(two: Two) -> None:
     with pytest.raises(Exception, match="row-level security"):  # noqa: SIM117  # the transaction fails in it
         with two.store.transaction(two.eve) as tx:
             tx._run("UPDATE consumer_position SET tenant = %s", (two.acme,))
+
+
+def test_what_is_only_put_aside_and_taken_off_cannot_be_changed(two: Two) -> None:
+    for table in sorted(NEVER_CHANGED):
+        with pytest.raises(Exception, match="permission denied"):  # noqa: SIM117  # the transaction fails in it
+            with two.store.transaction(two.acme) as tx:
+                tx._cursor.execute(
+                    sql.SQL("UPDATE {} SET tenant = tenant").format(sql.Identifier(table))
+                )
 
 
 @pytest.mark.parametrize("table", sorted(APPEND_ONLY))
@@ -280,9 +295,11 @@ def reads(two: Two) -> dict[str, Callable[[Transaction], Any]]:
         ),
         # Everybody has places of their own: one who finds all taken is told nothing of others.
         "slot": lambda tx: tx.slot("replenish", 1) if tx.tenant == two.acme else None,
+        "dead_letters": lambda tx: tx.dead_letters(),
         # These change what is there and tell what they changed.
         "drop_tasks": lambda tx: tx.drop_tasks(two.ids),
         "resume": lambda tx: tx.resume("offers"),
+        "drop_dead_letter": lambda tx: tx.drop_dead_letter("nats", 0, 1),
     }
 
 
@@ -344,7 +361,9 @@ WRITES: dict[str, Callable[[Transaction, Two], Any]] = {
             ]
         )
     ),
-    "append_event": lambda tx, _: bus.publish(
+    "add_dead_letters": lambda tx, _: tx.add_dead_letters([replace(LETTER, reason="other")]),
+    "drop_dead_letter": lambda tx, _: tx.drop_dead_letter("nats", 0, 1),
+    "append_events": lambda tx, _: bus.publish(
         tx,
         Event("StockCounted", "s", shop.LOCATION, shop.moment(shop.FIRST_DAY), shop.counted()),
     ),

@@ -16,11 +16,14 @@ cannot reach the home or the binaries they are kept in `/var/lib/storekeep`; no 
     postmaster  what lives, who uses it, how it ends; also the watcher, by the standard library alone
     cluster     whom the server runs as, where its data are, how it is made and started
     sharing     the interface: ensure, running, stop, lease
+    nats_server the home's NATS server, where its bus is one
+    keeper      the process that runs the NATS server for all who use it; also by the standard library alone
     doctor      what is wrong and how to mend it
 """
 
 from storekeep.servers.database import Database
 from storekeep.servers.doctor import Finding, examine
+from storekeep.servers.nats_server import nats
 from storekeep.servers.sharing import ensure, lease, running, stop
 
-__all__ = ["Database", "Finding", "ensure", "examine", "lease", "running", "stop"]
+__all__ = ["Database", "Finding", "ensure", "examine", "lease", "nats", "running", "stop"]

@@ -6,12 +6,14 @@ Hides what a disk can say no to: whatever the system answers becomes what happen
 from __future__ import annotations
 
 import errno
+import fcntl
 import json
 import os
 import pwd
 import shutil
 import stat
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -178,9 +180,20 @@ def start_lock(folder: Path) -> Iterator[None]:
             yield
     except postmaster.Busy:
         raise Transient(
-            f"another process has been starting or stopping the PostgreSQL of {folder.parent} for more "
+            f"another process has been starting or stopping the server in {folder} for more "
             f"than {LOCK_SECONDS} s; see who holds {path} (fuser), end it, then try again"
         ) from None
+
+
+def join(folder: Path, users: int) -> None:
+    """Take a share in the use of the server; the caller holds the start lock."""
+    until = time.monotonic() + LOCK_SECONDS
+    while not postmaster.grab(users, fcntl.LOCK_SH):
+        if time.monotonic() > until:
+            raise Transient(
+                f"{folder / postmaster.USERS} stays held; see by whom (fuser), end it, then try again"
+            )
+        time.sleep(postmaster.PAUSE_SECONDS)
 
 
 def halt(folder: Path) -> bool:

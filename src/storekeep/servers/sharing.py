@@ -111,7 +111,7 @@ def lease(settings: Settings) -> Iterator[Database]:
         users = postmaster.place(folder / postmaster.USERS)
     try:
         with home.speaking(place), home.start_lock(folder):
-            _join(folder, users)
+            home.join(folder, users)
             _set_watcher(folder)
         yield ensure(settings)
     finally:
@@ -119,17 +119,6 @@ def lease(settings: Settings) -> Iterator[Database]:
             _leave(folder, users)
         else:
             os.close(users)
-
-
-def _join(folder: Path, users: int) -> None:
-    """Take a share in the use of the server; the caller holds the start lock."""
-    until = time.monotonic() + home.LOCK_SECONDS
-    while not postmaster.grab(users, fcntl.LOCK_SH):
-        if time.monotonic() > until:
-            raise Transient(
-                f"{folder / postmaster.USERS} stays held; see by whom (fuser), end it, then try again"
-            )
-        time.sleep(postmaster.PAUSE_SECONDS)
 
 
 def _leave(folder: Path, users: int) -> None:

@@ -6,6 +6,7 @@ Hides the tables and how Arrow tables go in and out of them in bulk.
 from __future__ import annotations
 
 import io
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import date, datetime, timedelta
@@ -84,6 +85,19 @@ class Unread:
     first: int
     last: int
     since: datetime
+
+
+@dataclass(frozen=True)
+class DeadLetter:
+    """A message that a transport brought and that could not be read: where it stood, and why."""
+
+    transport: str
+    partition: int
+    position: int
+    reason: str
+    headers: Mapping[str, str]
+    body: bytes
+    at: datetime | None = None
 
 
 @dataclass(frozen=True)
@@ -203,42 +217,46 @@ class Transaction:
 
     # Event log --------------------------------------------------------------------------------------
 
-    def append_event(
-        self,
-        partition: int,
-        *,
-        id_: str,
-        type_: str,
-        source: str,
-        subject: str,
-        time: datetime,
-        fact_count: int,
-        facts: bytes,
-    ) -> int | None:
-        """Append an envelope; its position in the partition, or None when it is there already.
+    def append_events(self, partition: int, rows: Sequence[LogRow]) -> list[int | None]:
+        """Append envelopes in their order; the position of each, or None when it is there already.
 
-        The partition's head is locked until the transaction ends, so positions have no gaps and become
-        visible in order: a consumer that has read position n has seen all before it.
+        What a row says of partition and position is not read. The partition's head is locked until the
+        transaction ends, so positions have no gaps and become visible in order: a consumer that has read
+        position n has seen all before it.
         """
-        position = self.lock_partition(partition) + 1
-        seen = self._run(
-            "SELECT 1 FROM event_log WHERE tenant = %s AND source = %s AND id = %s",
-            (self.tenant, source, id_),
-        )
-        if seen:
-            return None
-        self._run(
-            "UPDATE bus_head SET position = %s WHERE tenant = %s AND partition = %s",
-            (position, self.tenant, partition),
-        )
-        self._run(
-            "INSERT INTO event_log VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s)",
-            (
-                *(self.tenant, partition, position, id_, type_, source, subject),
-                *(time, fact_count, facts),
-            ),
-        )
-        return position
+        position = self.lock_partition(partition)
+        seen = {
+            (row["source"], row["id"])
+            for row in self._run(
+                "SELECT l.source, l.id FROM event_log l JOIN unnest(%s::text[], %s::text[])"
+                " AS told (source, id) USING (source, id) WHERE l.tenant = %s",
+                ([row.source for row in rows], [row.id for row in rows], self.tenant),
+            )
+        }
+        found: list[int | None] = []
+        fresh: list[tuple[object, ...]] = []
+        for row in rows:
+            if (row.source, row.id) in seen:
+                found.append(None)
+                continue
+            seen.add((row.source, row.id))
+            position += 1
+            found.append(position)
+            fresh.append(
+                (
+                    *(self.tenant, partition, position, row.id, row.type, row.source),
+                    *(row.subject, row.time, row.fact_count, row.facts),
+                )
+            )
+        if fresh:
+            self._run(
+                "UPDATE bus_head SET position = %s WHERE tenant = %s AND partition = %s",
+                (position, self.tenant, partition),
+            )
+            self._cursor.executemany(
+                "INSERT INTO event_log VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %b)", fresh
+            )
+        return found
 
     def read_events(self, partition: int, after: int, limit: int) -> list[LogRow]:
         """The envelopes that follow a position, oldest first."""
@@ -746,6 +764,40 @@ class Transaction:
                 (self.tenant, kind, name, version),
             )
         return (rows[0]["version"], rows[0]["content"]) if len(rows) == 1 else None
+
+    # Transport --------------------------------------------------------------------------------------
+
+    def add_dead_letters(self, rows: Sequence[DeadLetter]) -> None:
+        """Put aside messages that could not be read; one that is there already stays as it is."""
+        self._cursor.executemany(
+            "INSERT INTO dead_letter (tenant, transport, partition, position, reason, headers, body)"
+            " VALUES (%s, %s, %s, %s, %s, %s, %b) ON CONFLICT DO NOTHING",
+            [
+                (
+                    *(self.tenant, row.transport, row.partition, row.position, row.reason),
+                    *(json.dumps(row.headers, sort_keys=True), row.body),
+                )
+                for row in rows
+            ],
+        )
+
+    def dead_letters(self, limit: int = 100) -> list[DeadLetter]:
+        """Messages that could not be read, the oldest first."""
+        rows = self._run(
+            "SELECT transport, partition, position, reason, headers, body, at FROM dead_letter"
+            " WHERE tenant = %s ORDER BY at, transport, partition, position LIMIT %s",
+            (self.tenant, limit),
+        )
+        return [DeadLetter(**{**row, "headers": json.loads(row["headers"])}) for row in rows]
+
+    def drop_dead_letter(self, transport: str, partition: int, position: int) -> bool:
+        """A dead letter that was dealt with: take it off; whether it was there."""
+        rows = self._run(
+            "DELETE FROM dead_letter WHERE tenant = %s AND transport = %s AND partition = %s"
+            " AND position = %s RETURNING 1",
+            (self.tenant, transport, partition, position),
+        )
+        return bool(rows)
 
 
 def _copyable(rows: pa.Table) -> pa.Table:

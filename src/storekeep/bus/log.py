@@ -1,4 +1,4 @@
-"""The event bus: publish facts, and read them from a position that commits with what was made of them.
+"""The event log: publish facts, and read them from a position that commits with what was made of them.
 
 Hides how envelopes are laid out in the log, how a subject finds its partition, and how a position is kept.
 Events of one subject (a location) stay in order; subjects spread over partitions, so that more workers
@@ -8,9 +8,10 @@ mean more throughput.
 from __future__ import annotations
 
 import zlib
+from collections.abc import Sequence
 
 from storekeep.errors import InvariantBroken
-from storekeep.events import EVENT_TABLES, Event, from_bytes, to_bytes
+from storekeep.events import EVENT_TABLES, Event, from_bytes
 from storekeep.store import PARTITIONS, LogRow, Transaction
 
 MAX_FACTS = 100_000
@@ -26,20 +27,17 @@ def publish(tx: Transaction, event: Event) -> int | None:
 
     It becomes visible when the transaction commits. Raises `InvariantBroken` above `MAX_FACTS` facts.
     """
-    if event.facts.num_rows > MAX_FACTS:
-        raise InvariantBroken(
-            f"an event of {event.facts.num_rows} facts is too large; split it at {MAX_FACTS}"
-        )
-    return tx.append_event(
-        partition_of(tx.tenant, event.subject),
-        id_=event.id,
-        type_=event.type,
-        source=event.source,
-        subject=event.subject,
-        time=event.time,
-        fact_count=event.facts.num_rows,
-        facts=to_bytes(event.facts),
-    )
+    return append(tx, partition_of(tx.tenant, event.subject), [event])[0]
+
+
+def append(tx: Transaction, partition: int, events: Sequence[Event]) -> list[int | None]:
+    """Put events of one partition on the bus in their order, as `publish` does each of them."""
+    for event in events:
+        if event.facts.num_rows > MAX_FACTS:
+            raise InvariantBroken(
+                f"an event of {event.facts.num_rows} facts is too large; split it at {MAX_FACTS}"
+            )
+    return tx.append_events(partition, [_row(partition, event) for event in events])
 
 
 def read(tx: Transaction, consumer: str, partition: int, limit: int = 500) -> list[Event]:
@@ -59,6 +57,20 @@ def advance(tx: Transaction, consumer: str, partition: int, position: int) -> No
 def replay(tx: Transaction, partition: int, after: int = 0, limit: int = 500) -> list[Event]:
     """The events of a partition after a position, for nobody's account."""
     return [_event(row) for row in tx.read_events(partition, after, limit)]
+
+
+def _row(partition: int, event: Event) -> LogRow:
+    return LogRow(
+        partition,
+        0,
+        event.id,
+        event.type,
+        event.source,
+        event.subject,
+        event.time,
+        event.facts.num_rows,
+        event.body,
+    )
 
 
 def _event(row: LogRow) -> Event:

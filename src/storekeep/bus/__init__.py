@@ -1,0 +1,32 @@
+"""The event bus: events in a log that commits with what is made of them, and transports to and from others.
+
+log         the event log in PostgreSQL: publish, read, advance, replay
+transport   the port to others: receive into the log, forward out of it, dead letters
+remote      the event log of another home as a transport
+jetstream   NATS JetStream as a transport
+kafka       Kafka as a transport
+"""
+
+from __future__ import annotations
+
+from storekeep.bus.log import MAX_FACTS, advance, append, partition_of, publish, read, replay
+from storekeep.bus.opening import connect, opened
+from storekeep.bus.transport import Message, Received, Transport, forward, receive, seal
+
+__all__ = [
+    "MAX_FACTS",
+    "Message",
+    "Received",
+    "Transport",
+    "advance",
+    "append",
+    "connect",
+    "forward",
+    "opened",
+    "partition_of",
+    "publish",
+    "read",
+    "receive",
+    "replay",
+    "seal",
+]
