@@ -1,23 +1,20 @@
 """The ledger: record what was decided and what became of it, explain it, prove it, hand it out."""
 
-from storekeep.ledger.batch import Batch, Terms, record, task_rows
+from storekeep.ledger.batch import Batch, Terms, record
 from storekeep.ledger.chain import (
     Entry,
     Problem,
     Signer,
     Verified,
     append,
-    climb,
     export,
-    leaf,
-    proof,
-    root,
     rows,
     signer,
     verify,
     verify_export,
 )
 from storekeep.ledger.explain import explain, header, steps, text
+from storekeep.ledger.merkle import climb, leaf, proof, root
 from storekeep.ledger.recall import digest, folded, proposed
 from storekeep.ledger.reversal import Step, outcome, plan, receipt_of
 
@@ -47,7 +44,6 @@ __all__ = [
     "rows",
     "signer",
     "steps",
-    "task_rows",
     "text",
     "verify",
     "verify_export",

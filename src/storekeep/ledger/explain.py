@@ -13,7 +13,7 @@ from typing import Any
 from storekeep.decisions import fold, stamp
 from storekeep.errors import Refused
 from storekeep.lake import SALE_LINES, Lake
-from storekeep.ledger.chain import leaf, proof
+from storekeep.ledger.merkle import leaf, proof
 from storekeep.retail import money
 from storekeep.store import Transaction
 

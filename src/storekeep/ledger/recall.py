@@ -13,7 +13,7 @@ from typing import Any
 import pyarrow as pa
 
 from storekeep.decisions import HOLDS, Action, Proposed, first_status, step
-from storekeep.ledger.chain import leaf, root
+from storekeep.ledger import merkle
 from storekeep.ledger.explain import header, steps
 from storekeep.store import Transaction
 
@@ -89,4 +89,4 @@ def _folded(body: Mapping[str, Any], run: Mapping[str, Any]) -> dict[str, Any]:
 
 def digest(entries: pa.Table) -> str:
     """Merkle root of entries in their order: equal entries, equal root."""
-    return root([leaf(text) for text in entries["entry"].to_pylist()]).hex()
+    return merkle.root(merkle.leaves(entries["entry"].combine_chunks())).hex()

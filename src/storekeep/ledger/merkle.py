@@ -1,0 +1,69 @@
+"""Merkle trees as RFC 6962 has them: one hash that stands for many entries, and the way to it from each.
+
+Hides how nodes are paired. A tree of many entries is built over whole columns.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Sequence
+
+import pyarrow as pa
+
+from storekeep import canonical
+from storekeep.errors import InvariantBroken
+
+_LEAF, _NODE = b"\x00", b"\x01"
+
+
+def leaf(entry: str) -> bytes:
+    """Hash of a leaf: SHA-256 of a zero byte and the entry (RFC 6962, section 2.1)."""
+    return hashlib.sha256(_LEAF + entry.encode()).digest()
+
+
+def leaves(entries: pa.StringArray) -> list[bytes]:
+    """The hash of each entry of a column."""
+    return canonical.hashes(entries, _LEAF)
+
+
+def root(leaves_: Sequence[bytes]) -> bytes:
+    """Merkle tree hash of at least one leaf (RFC 6962, section 2.1).
+
+    Pairing level by level and carrying an odd last node up unchanged gives the same tree as splitting at
+    the largest power of two.
+    """
+    if not leaves_:
+        raise InvariantBroken("a tree has at least one leaf")
+    level = list(leaves_)
+    while len(level) > 1:
+        level = _above(level)
+    return level[0]
+
+
+def proof(leaves_: Sequence[bytes], place: int) -> list[tuple[str, str]]:
+    """The siblings from a leaf up to the root, each with its side: that the entry is in the batch."""
+    level, path = list(leaves_), []
+    while len(level) > 1:
+        sibling = place ^ 1
+        if sibling < len(level):
+            path.append(("left" if sibling < place else "right", level[sibling].hex()))
+        level = _above(level)
+        place //= 2
+    return path
+
+
+def climb(entry: str, path: Iterable[tuple[str, str]]) -> str:
+    """The root that an entry and its proof lead to, in hexadecimal."""
+    node = leaf(entry)
+    for side, sibling in path:
+        pair = bytes.fromhex(sibling) + node if side == "left" else node + bytes.fromhex(sibling)
+        node = hashlib.sha256(_NODE + pair).digest()
+    return node.hex()
+
+
+def _above(level: Sequence[bytes]) -> list[bytes]:
+    """The nodes above a level's: one for each pair, and an odd last one as it is."""
+    sha256 = hashlib.sha256
+    pairs = zip(level[::2], level[1::2], strict=False)
+    nodes = [sha256(_NODE + left + right).digest() for left, right in pairs]
+    return [*nodes, level[-1]] if len(level) % 2 else nodes
