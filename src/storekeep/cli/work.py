@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from storekeep.pipeline import Run
 
 _DAY = click.DateTime(["%Y-%m-%d"])
-_BENCHES = ("spine",)
+_BENCHES = ("decisions", "spine")
 _MEASURED = (
     Column("Figure", wrap=True),
     Column("Value", right=True),
@@ -179,7 +179,7 @@ def _round_text(came: Mapping[str, Any]) -> str:
 
 
 @click.command(cls=Command)
-@click.argument("name", type=click.Choice(_BENCHES), metavar="NAME", help="What to measure: spine.")
+@click.argument("name", type=click.Choice(_BENCHES), metavar="NAME", help="What to measure: decisions, spine.")
 @click.option("--quick", is_flag=True, help="A tenth of the size.")
 @pass_asked
 def bench(asked: Asked, name: str, *, quick: bool) -> None:
@@ -188,9 +188,9 @@ def bench(asked: Asked, name: str, *, quick: bool) -> None:
     A goal that was not met shows in the rows, and does not change the exit code.
     """
     settings = asked.settings()
-    from storekeep.backtest import spine_bench
+    from storekeep.backtest import decisions_bench, spine_bench
 
-    rows = {"spine": spine_bench.run}[name](settings, quick)
+    rows = {"decisions": decisions_bench.run, "spine": spine_bench.run}[name](settings, quick)
     cells = [
         (
             *(row["figure"], _number(row["value"]), row["unit"], row["goal"], _met(row["met"])),
