@@ -246,6 +246,7 @@ def reads(two: Two) -> dict[str, Callable[[Transaction], Any]]:
         "ledger_head": lambda tx: tx.ledger_head()[0],
         "ledger_batches": lambda tx: tx.ledger_batches(),
         "ledger_entries": lambda tx: tx.ledger_entries(0, 99).to_pylist(),
+        "ledger_nodes": lambda tx: tx.ledger_nodes(1, [0]),
         "ledger_pages": lambda tx: [*tx.ledger_pages()],
         "entries_of": lambda tx: tx.entries_of(two.ids),
         "decisions": lambda tx: tx.decisions(Selection(ids=tuple(two.ids))),
@@ -342,7 +343,8 @@ WRITES: dict[str, Callable[[Transaction, Two], Any]] = {
             "entry_count": 1,
             **dict.fromkeys(("root", "previous", "chain", "signature"), "x"),
             "recorded_at": shop.moment(shop.FIRST_DAY),
-        }
+        },
+        b"x" * 32,
     ),
     "append_entries": lambda tx, _: tx.append_entries(
         pa.table(

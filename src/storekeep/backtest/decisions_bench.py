@@ -109,10 +109,10 @@ def _judging(book: policy.Rulebook, many: int, share: int) -> list[Row]:
     judged = policy.judge(book, proposed, known)
     verdicts = judged.verdicts["verdict"].combine_chunks()
     spent = min(seconds(lambda: policy.judge(book, proposed, known)) for _ in range(5))
-    told = _told(known, proposed)
-    if not peers.bare_query(book, told).combine_chunks().equals(verdicts):
+    given = told(known, proposed)
+    if not peers.bare_query(book, given).combine_chunks().equals(verdicts):
         raise InvariantBroken("a bare query judges the same orders otherwise")
-    bare = min(seconds(lambda: peers.bare_query(book, told)) for _ in range(5))
+    bare = min(seconds(lambda: peers.bare_query(book, given)) for _ in range(5))
     figure = f"judge {many:,} proposals under {len(book.checked.rules)} rules, with reasons"
     met = spent <= 1 / share
     rows = [
@@ -122,10 +122,10 @@ def _judging(book: policy.Rulebook, many: int, share: int) -> list[Row]:
     seen = known.take(one.proposals["subject"].combine_chunks())
     times = [seconds(lambda: policy.judge(book, one, seen)) for _ in range(200)]
     rows.append(at_most("judge one proposal, median", 1000 * float(np.median(times)), "ms", 3))
-    return rows + [_beside(name, told, verdicts, many / spent, share) for name in _PEERS]
+    return rows + [_beside(name, given, verdicts, many / spent, share) for name in _PEERS]
 
 
-def _told(known: Evidence, proposed: Proposed) -> pa.Table:
+def told(known: Evidence, proposed: Proposed) -> pa.Table:
     """Each order with what is known of its item, in one table."""
     table, values = proposed.proposals, known.values
     for name in values.column_names:
@@ -134,14 +134,12 @@ def _told(known: Evidence, proposed: Proposed) -> pa.Table:
     return table.select([name for name in table.column_names if name != "arithmetic"])
 
 
-def _beside(name: str, told: pa.Table, verdicts: pa.Array, ours: float, share: int) -> Row:
+def _beside(name: str, given: pa.Table, verdicts: pa.Array, ours: float, share: int) -> Row:
     """How many times as many orders a second are judged as by a peer, one by one."""
     ask, many = _PEERS[name]
     many //= share
     figure = f"orders judged a second, beside {name}"
-    whole = [each.name for each in told.schema if not pa.types.is_floating(each.type)]
-    given = [one for one in whole if one != "day"]
-    listed = told.slice(0, many).select(given).to_pylist()
+    listed = peers.whole(given.slice(0, many)).to_pylist()
     try:
         ask(listed[:1])
     except ImportError as error:
@@ -170,10 +168,10 @@ def _recording(pipeline: Pipeline, book: policy.Rulebook, many: int) -> list[Row
         verified = time.perf_counter() - begun
     if not found.ok:
         raise InvariantBroken(f"the ledger does not hold: {found.problems[:1]}")
-    told, goal = f"{many:,} decisions, in runs of {size:,}", many / 1_000_000
+    what, goal = f"{many:,} decisions, in runs of {size:,}", many / 1_000_000
     return [
-        at_most(f"record {told}", spent, "s", 25 * goal),
-        at_most(f"verify {told}", verified, "s", 20 * goal),
+        at_most(f"record {what}", spent, "s", 25 * goal),
+        at_most(f"verify {what}", verified, "s", 20 * goal),
         at_most("memory of all processes while recording and verifying", max(memory), "MiB", 3072),
     ]
 

@@ -22,6 +22,12 @@ RULES = Path(__file__).parent / "rules"
 _WHO = {"principal": 'Agent::"replenish"', "action": 'Action::"order"', "resource": 'Item::"any"'}
 
 
+def whole(orders: pa.Table) -> pa.Table:
+    """The columns that all of them can be given: texts and whole numbers."""
+    kinds = (pa.string(), pa.int64())
+    return orders.select([each.name for each in orders.schema if each.type in kinds])
+
+
 def cedar(orders: Sequence[Mapping[str, Any]]) -> list[str]:
     """Cedar's word on each order; `ImportError` where `cedarpy` is not installed."""
     cedarpy = importlib.import_module("cedarpy")

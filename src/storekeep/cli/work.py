@@ -179,7 +179,9 @@ def _round_text(came: Mapping[str, Any]) -> str:
 
 
 @click.command(cls=Command)
-@click.argument("name", type=click.Choice(_BENCHES), metavar="NAME", help="What to measure: decisions, spine.")
+@click.argument(
+    "name", type=click.Choice(_BENCHES), metavar="NAME", help="What to measure: decisions, spine."
+)
 @click.option("--quick", is_flag=True, help="A tenth of the size.")
 @pass_asked
 def bench(asked: Asked, name: str, *, quick: bool) -> None:

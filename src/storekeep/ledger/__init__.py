@@ -14,7 +14,9 @@ from storekeep.ledger.chain import (
     verify_export,
 )
 from storekeep.ledger.explain import explain, header, steps, text
+from storekeep.ledger.inclusion import proved, verify_proof, written
 from storekeep.ledger.merkle import climb, leaf, proof, root
+from storekeep.ledger.provenance import provenance
 from storekeep.ledger.recall import digest, folded, proposed
 from storekeep.ledger.reversal import Step, outcome, plan, receipt_of
 
@@ -38,6 +40,8 @@ __all__ = [
     "plan",
     "proof",
     "proposed",
+    "proved",
+    "provenance",
     "receipt_of",
     "record",
     "root",
@@ -47,4 +51,6 @@ __all__ = [
     "text",
     "verify",
     "verify_export",
+    "verify_proof",
+    "written",
 ]

@@ -100,6 +100,19 @@ def _read_key(path: Path) -> Ed25519PrivateKey:
     return key
 
 
+def key_of(public_key: str) -> Ed25519PublicKey:
+    """A public key from its hexadecimal digits; `ValueError` when it is none."""
+    return Ed25519PublicKey.from_public_bytes(unhex(public_key))
+
+
+def unhex(digits: str) -> bytes:
+    """The bytes of hexadecimal digits in the one spelling that counts; `ValueError` for any other."""
+    value = bytes.fromhex(digits)
+    if value.hex() != digits:
+        raise ValueError("not as it was written")
+    return value
+
+
 # Recording --------------------------------------------------------------------------------------------
 
 
@@ -157,17 +170,18 @@ def append_parts(
             .append_column("leaf", canonical.hexadecimal(hashes))
         )
         leaves += hashes
+    tree = merkle.levels(leaves)
     sealed: dict[str, Any] = {
         "batch": number,
         "batch_id": batch_id,
         "entry_count": len(leaves),
-        "root": merkle.root(leaves).hex(),
+        "root": tree[-1][0].hex(),
         "previous": previous,
         "recorded_at": stamp(at),
     }
-    sealed["chain"] = _chain(tx.tenant, sealed)
+    sealed["chain"] = chain_value(tx.tenant, sealed)
     sealed["signature"] = signing.sign(sealed["chain"])
-    tx.append_seal(sealed)
+    tx.append_seal(sealed, b"".join(node for level in tree for node in level))
     return number
 
 
@@ -184,7 +198,7 @@ def _ahead(items: Iterator[_Item]) -> Iterator[_Item]:
             yield item
 
 
-def _chain(tenant: str, sealed: Mapping[str, Any]) -> str:
+def chain_value(tenant: str, sealed: Mapping[str, Any]) -> str:
     """The chain value of a batch: a digest of everything about it, the previous chain value included."""
     bound = ("batch", "batch_id", "entry_count", "root", "previous", "recorded_at")
     return canonical.digest({"tenant": tenant, **{name: sealed[name] for name in bound}})
@@ -304,7 +318,7 @@ class _Check:
         self._outcome = outcome
         self._previous = ""
         self._number = 0
-        self._key = Ed25519PublicKey.from_public_bytes(bytes.fromhex(public_key))
+        self._key = key_of(public_key)
 
     def batch(self, sealed: Mapping[str, Any], held: _Held) -> None:
         """Check one batch against its seal and against the chain before it.
@@ -323,8 +337,8 @@ class _Check:
             "its leaves do not give its root: one was changed, removed or moved": (
                 _root_of(held.kept) == sealed["root"]
             ),
-            "its seal was changed": _chain(self._tenant, sealed) == sealed["chain"],
-            "its signature is not by this key": self._signed(sealed["chain"], sealed["signature"]),
+            "its seal was changed": chain_value(self._tenant, sealed) == sealed["chain"],
+            "its signature is not by this key": signed(self._key, sealed),
         }
         problems = [Problem(where, what) for what, holds in expected.items() if not holds]
         problems += [
@@ -338,12 +352,14 @@ class _Check:
         self._outcome.entries += many
         self._outcome.head = sealed["chain"]
 
-    def _signed(self, chain: str, signature: str) -> bool:
-        try:
-            self._key.verify(bytes.fromhex(signature), chain.encode())
-        except (InvalidSignature, ValueError):
-            return False
-        return True
+
+def signed(key: Ed25519PublicKey, sealed: Mapping[str, Any]) -> bool:
+    """Whether a seal's chain value was signed by the key."""
+    try:
+        key.verify(unhex(sealed["signature"]), sealed["chain"].encode())
+    except (InvalidSignature, ValueError):
+        return False
+    return True
 
 
 def _root_of(leaves: Sequence[str]) -> str | None:

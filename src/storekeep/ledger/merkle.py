@@ -26,30 +26,43 @@ def leaves(entries: pa.StringArray) -> list[bytes]:
     return canonical.hashes(entries, _LEAF)
 
 
+def levels(leaves_: Sequence[bytes]) -> list[list[bytes]]:
+    """A tree's nodes level by level, from its leaves, of which there is at least one, to its root."""
+    if not leaves_:
+        raise InvariantBroken("a tree has at least one leaf")
+    tree = [list(leaves_)]
+    while len(tree[-1]) > 1:
+        tree.append(_above(tree[-1]))
+    return tree
+
+
 def root(leaves_: Sequence[bytes]) -> bytes:
     """Merkle tree hash of at least one leaf (RFC 6962, section 2.1).
 
     Pairing level by level and carrying an odd last node up unchanged gives the same tree as splitting at
     the largest power of two.
     """
-    if not leaves_:
-        raise InvariantBroken("a tree has at least one leaf")
-    level = list(leaves_)
-    while len(level) > 1:
-        level = _above(level)
-    return level[0]
+    return levels(leaves_)[-1][0]
+
+
+def siblings(many: int, place: int) -> list[tuple[str, int]]:
+    """Of a tree of so many leaves, the siblings on the way from a leaf to the root.
+
+    Each with its side, and its place among all nodes when the levels stand one after another.
+    """
+    found, before = [], 0
+    while many > 1:
+        sibling = place ^ 1
+        if sibling < many:
+            found.append(("left" if sibling < place else "right", before + sibling))
+        before, many, place = before + many, (many + 1) // 2, place // 2
+    return found
 
 
 def proof(leaves_: Sequence[bytes], place: int) -> list[tuple[str, str]]:
     """The siblings from a leaf up to the root, each with its side: that the entry is in the batch."""
-    level, path = list(leaves_), []
-    while len(level) > 1:
-        sibling = place ^ 1
-        if sibling < len(level):
-            path.append(("left" if sibling < place else "right", level[sibling].hex()))
-        level = _above(level)
-        place //= 2
-    return path
+    nodes = [node for level in levels(leaves_) for node in level]
+    return [(side, nodes[at].hex()) for side, at in siblings(len(leaves_), place)]
 
 
 def climb(entry: str, path: Iterable[tuple[str, str]]) -> str:

@@ -72,7 +72,7 @@ def _uuids(column: pa.Array) -> np.ndarray[Any, Any]:
     return np.frombuffer(bytes.fromhex("".join(digits.to_pylist())), "V16")
 
 
-def _numbers(column: pa.Array, kind: int) -> np.ndarray[Any, Any]:
+def _numbers(column: pa.Array, kind: int) -> Any:
     if kind not in _NUMBERS:
         raise InvariantBroken(f"a column of PostgreSQL's type {kind} is not copied into")
     arrow, layout = _NUMBERS[kind]

@@ -343,13 +343,23 @@ class Transaction:
         """Append entries of the batch that is being recorded, each with its `batch` and `place`."""
         self._copy_in("ledger_entry", entries)
 
-    def append_seal(self, batch: Mapping[str, Any]) -> None:
-        """Append the seal of a batch whose entries are there."""
+    def append_seal(self, batch: Mapping[str, Any], nodes: bytes) -> None:
+        """Append the seal of a batch whose entries are there, and the nodes of its tree."""
         self._run(
             "INSERT INTO ledger_batch VALUES (%(tenant)s, %(batch)s, %(batch_id)s, %(entry_count)s,"
-            " %(root)s, %(previous)s, %(chain)s, %(recorded_at)s, %(signature)s)",
-            cast(Any, {"tenant": self.tenant, **batch}),
+            " %(root)s, %(previous)s, %(chain)s, %(recorded_at)s, %(signature)s, %(nodes)s)",
+            cast(Any, {"tenant": self.tenant, **batch, "nodes": nodes}),
         )
+
+    def ledger_nodes(self, batch: int, places: Sequence[int]) -> list[bytes | None]:
+        """Some nodes of a batch's tree, in the order of the places; None of trees that were not kept."""
+        rows = self._run(
+            "SELECT substring(nodes FROM 32 * place + 1 FOR 32) AS node"
+            " FROM ledger_batch, unnest(%s::integer[]) WITH ORDINALITY AS wanted(place, number)"
+            " WHERE tenant = %s AND batch = %s ORDER BY number",
+            (list(places), self.tenant, batch),
+        )
+        return [row["node"] for row in rows]
 
     def ledger_batches(self, first: int = 1, last: int | None = None) -> list[dict[str, Any]]:
         """The sealed batches of the chain, oldest first."""
