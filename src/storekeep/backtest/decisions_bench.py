@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -162,7 +163,7 @@ def _recording(pipeline: Pipeline, book: policy.Rulebook, many: int) -> list[Row
     with _memory(pipeline) as memory:
         for place in range(many // size):
             batch = _run(book, size, place)
-            spent += seconds(lambda batch=batch: _record(pipeline, batch))  # type: ignore[misc]
+            spent += seconds(partial(_record, pipeline, batch))
         begun = time.perf_counter()
         found = pipeline.verify()
         verified = time.perf_counter() - begun
@@ -282,7 +283,7 @@ def _explaining(pipeline: Pipeline, book: policy.Rulebook, many: int) -> Row:
     ids = batch.ids.slice(0, 200).to_pylist()
     chosen = [id_ for id_, one in zip(ids, subjects, strict=True) if one in _RUNG][:50]
     with pipeline.store.transaction(pipeline.tenant) as tx:
-        times = [seconds(lambda id_=id_: ledger.explain(tx, pipeline.lake, id_)) for id_ in chosen]  # type: ignore[misc]
+        times = [seconds(partial(ledger.explain, tx, pipeline.lake, id_)) for id_ in chosen]
     figure = (
         f"explain one of {_RUN:,} decisions of a run among {many:,} (the others' entries filled in),"
         f" median"
