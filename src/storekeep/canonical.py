@@ -9,19 +9,25 @@ control character) go one by one through the reference library.
 from __future__ import annotations
 
 import hashlib
+import json
 import os
-from collections.abc import Mapping, Sequence
+from array import array
+from collections.abc import Collection, Mapping, Sequence
 from datetime import UTC, date, datetime
 from functools import cache
+from itertools import pairwise
 from typing import Any
 
 import duckdb
 import pyarrow as pa
+import pyarrow.compute as pc
 import rfc8785
 
 from storekeep.errors import InvariantBroken
 
 _LARGEST_INTEGER = 2**53 - 1
+# DuckDB hands an Arrow table out to its threads chunk by chunk: one in a single piece is one thread's work.
+_CHUNK_ROWS = 16_384
 
 
 def text(value: Mapping[str, Any] | Sequence[Any]) -> str:
@@ -40,37 +46,78 @@ def digest(value: Mapping[str, Any] | Sequence[Any]) -> str:
     return hashlib.sha256(text(value).encode()).hexdigest()
 
 
-def rows(table: pa.Table) -> pa.StringArray:
+def rows(table: pa.Table, written: Collection[str] = ()) -> pa.StringArray:
     """Each row as one canonical JSON object, keys sorted, as RFC 8785 wants.
 
     Timestamps become `2017-10-03T00:00:00.000000Z`, dates `2017-10-03`. What JSON cannot carry exactly is
     refused with `InvariantBroken`: NaN and infinity, integers beyond 2^53 - 1, nanoseconds, binary,
-    decimals; so are names in one object that differ in case only, which SQL cannot tell apart.
+    decimals; so are names in one object that differ in case only, which SQL cannot tell apart. Columns that
+    are `written` hold canonical JSON already and go in as they are.
     """
     if table.num_columns == 0 or table.num_rows == 0:
         return pa.array(["{}"] * table.num_rows, pa.string())
     places = [f"c{place}" for place in range(table.num_columns)]
-    text_sql, unsure_sql = _object(list(zip(table.schema, places, strict=True)))
-    try:
-        with _database(os.getpid()).cursor() as cursor:
-            cursor.execute("SET TimeZone = 'UTC'")
-            cursor.register("input", table.rename_columns(places))
-            result = cursor.execute(
-                f"SELECT {text_sql} AS text, {unsure_sql} AS unsure FROM input"
-            ).to_arrow_table()
-    except duckdb.Error as error:
-        raise InvariantBroken(f"a table cannot be hashed: {error}") from error
+    text_sql, unsure_sql = _object(list(zip(table.schema, places, strict=True)), written)
+    result = _run(
+        f"SELECT {text_sql} AS text, {unsure_sql} AS unsure FROM input",
+        table.rename_columns(places),
+    )
     texts = result["text"].combine_chunks()
     unsure = result["unsure"].combine_chunks()
     if not unsure.true_count:
         return texts
-    return _mend(table, texts, unsure)
+    return _mend(table, texts, unsure, written)
 
 
-def sha256(texts: pa.StringArray) -> pa.StringArray:
-    """SHA-256 of each text's UTF-8 bytes, in hexadecimal."""
-    digests = [hashlib.sha256(text.encode()).hexdigest() for text in texts.to_pylist()]
-    return pa.array(digests, pa.string())
+def members(texts: pa.StringArray, names: Sequence[str]) -> pa.Table:
+    """Texts or null under these names of JSON objects, a column each; all null where a text is no JSON."""
+    paths = ", ".join("'$.\"" + name + "\"'" for name in names)
+    columns = ", ".join(f"found[{place}]" for place in range(1, len(names) + 1))
+    found = f"CASE WHEN json_valid(text) THEN json_extract_string(text, [{paths}]) END"
+    return _run(
+        f"SELECT {columns} FROM (SELECT {found} AS found FROM input)", pa.table({"text": texts})
+    ).rename_columns(list(names))
+
+
+def sha256(texts: pa.StringArray, before: str = "") -> pa.StringArray:
+    """SHA-256, in hexadecimal, of the UTF-8 bytes of each text, with one and the same text `before` it."""
+    return hexadecimal(hashes(texts, before.encode()))
+
+
+def hashes(texts: pa.StringArray | pa.BinaryArray, before: bytes = b"") -> list[bytes]:
+    """SHA-256 of the bytes of each text, UTF-8 or raw, with the same bytes `before` it."""
+    if not len(texts):
+        return []
+    _, offsets, content = texts.buffers()
+    ends = memoryview(offsets).cast("i")[texts.offset : texts.offset + len(texts) + 1].tolist()
+    view = memoryview(content or b"")
+    opened = hashlib.sha256(before).copy
+    out = []
+    for start, end in pairwise(ends):
+        one = opened()
+        one.update(view[start:end])
+        out.append(one.digest())
+    return out
+
+
+def hexadecimal(values: Sequence[bytes]) -> pa.StringArray:
+    """Values of equal length as hexadecimal text."""
+    many = len(values)
+    text = b"".join(values).hex().encode()
+    ends = array("i", range(0, len(text) + 1, len(text) // many)) if many else array("i", [0])
+    return pa.StringArray.from_buffers(many, pa.py_buffer(ends), pa.py_buffer(text))
+
+
+def _run(query: str, table: pa.Table) -> pa.Table:
+    """The answer to a query over `input`, the rows in their order."""
+    pieces = table.combine_chunks().to_batches(max_chunksize=_CHUNK_ROWS)
+    try:
+        with _database(os.getpid()).cursor() as cursor:
+            cursor.execute("SET TimeZone = 'UTC'")
+            cursor.register("input", pa.Table.from_batches(pieces, table.schema))
+            return cursor.execute(query).to_arrow_table()
+    except duckdb.Error as error:
+        raise InvariantBroken(f"a table cannot be hashed: {error}") from error
 
 
 @cache
@@ -79,13 +126,14 @@ def _database(_process: int) -> duckdb.DuckDBPyConnection:
     return duckdb.connect()
 
 
-def _mend(table: pa.Table, texts: pa.StringArray, unsure: pa.BooleanArray) -> pa.StringArray:
-    places = [place for place, flag in enumerate(unsure.to_pylist()) if flag]
-    exact = [text(_plain(row)) for row in table.take(places).to_pylist()]
-    out = texts.to_pylist()
-    for place, line in zip(places, exact, strict=True):
-        out[place] = line
-    return pa.array(out, pa.string())
+def _mend(
+    table: pa.Table, texts: pa.StringArray, unsure: pa.BooleanArray, written: Collection[str]
+) -> pa.StringArray:
+    exact = []
+    for row in table.filter(unsure).to_pylist():
+        told = {name: json.loads(row[name] or "null") for name in written}
+        exact.append(text(_plain({**row, **told})))
+    return pc.replace_with_mask(texts, unsure, pa.array(exact, pa.string()))
 
 
 def _plain(value: Any) -> Any:
@@ -103,10 +151,12 @@ def _quote(name: str) -> str:
     return '"' + name.replace('"', '""') + '"'
 
 
-def _object(fields: Sequence[tuple[pa.Field, str]]) -> tuple[str, str]:
+def _object(
+    fields: Sequence[tuple[pa.Field, str]], written: Collection[str] = ()
+) -> tuple[str, str]:
     """The SQL of an object's text, and of whether the row needs the reference library.
 
-    `fields`: each member with the SQL of its value.
+    `fields`: each member with the SQL of its value; those `written` are canonical already.
     """
     names = [field.name for field, _ in fields]
     alike = len({name.lower() for name in names}) < len(names)
@@ -115,11 +165,13 @@ def _object(fields: Sequence[tuple[pa.Field, str]]) -> tuple[str, str]:
     ordered = sorted(fields, key=lambda each: each[0].name.encode("utf-16-be"))
     parts, doubts = [], ["false"]
     for place, (field, path) in enumerate(ordered):
-        value, doubt = _value(field.type, path)
+        told = field.name in written
+        value, doubt = (f"coalesce({path}, 'null')", "false") if told else _value(field.type, path)
         key = text([field.name])[1:-1].replace("'", "''")
-        parts.append(f"'{',' if place else '{'}{key}:' || {value}")
+        parts.append(f"'{',' if place else '{'}{key}:', {value}")
         doubts.append(doubt)
-    return " || ".join([*parts, "'}'"]), " OR ".join(dict.fromkeys(doubts))
+    # One call with all parts: a chain of || would copy the text once for each of them.
+    return f"concat({', '.join(parts)}, '}}')", " OR ".join(dict.fromkeys(doubts))
 
 
 def _value(kind: pa.DataType, path: str) -> tuple[str, str]:

@@ -431,6 +431,16 @@ ONE_MORE: LiteralString = """
 INSERT INTO ledger_entry SELECT tenant, batch, 99, kind, decision_id, step, leaf, entry
 FROM ledger_entry WHERE batch = 1 AND place = 1
 """
+NO_SEAL: LiteralString = """
+INSERT INTO ledger_entry SELECT tenant, 9999, 0, kind, decision_id, step, leaf, entry
+FROM ledger_entry WHERE batch = 1 AND place = 1
+"""
+SWAPPED: LiteralString = """
+UPDATE ledger_entry one SET entry = two.entry, leaf = two.leaf, kind = two.kind, step = two.step,
+  decision_id = two.decision_id FROM ledger_entry two
+WHERE one.batch = 1 AND two.batch = 1 AND one.place IN (1, 2) AND two.place = 3 - one.place
+  AND one.tenant = current_setting('storekeep.tenant') AND two.tenant = one.tenant
+"""
 
 
 @pytest.mark.parametrize(
@@ -474,6 +484,8 @@ FROM ledger_entry WHERE batch = 1 AND place = 1
         ("UPDATE ledger_batch SET signature = ' ' || signature WHERE batch = 3", "batch 3"),
         ("DELETE FROM ledger_batch WHERE batch = 2", "batch 3"),
         (ONE_MORE, "batch 1"),
+        (NO_SEAL, "batch 9999"),
+        (SWAPPED, "batch 1"),
     ],
 )
 def test_any_changed_row_is_found(

@@ -8,6 +8,7 @@ import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, date, datetime, timedelta
+from importlib import resources
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -33,6 +34,11 @@ MIGRATIONS = sorted(
     file.stem for file in (Path(connection.__file__).parents[1] / "migrations").glob("*.sql")
 )
 AT = datetime(2026, 3, 2, tzinfo=UTC)
+
+MIGRATIONS = sorted(
+    file.name.removesuffix(".sql")
+    for file in (resources.files("storekeep") / "migrations").iterdir()
+)
 
 
 @pytest.fixture(scope="module")

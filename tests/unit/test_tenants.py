@@ -275,6 +275,8 @@ def reads(two: Two) -> dict[str, Callable[[Transaction], Any]]:
         "ledger_head": lambda tx: tx.ledger_head()[0],
         "ledger_batches": lambda tx: tx.ledger_batches(),
         "ledger_entries": lambda tx: tx.ledger_entries(0, 99).to_pylist(),
+        "ledger_nodes": lambda tx: tx.ledger_nodes(1, [0]),
+        "ledger_pages": lambda tx: [*tx.ledger_pages()],
         "entries_of": lambda tx: tx.entries_of(two.ids),
         "decisions": lambda tx: tx.decisions(Selection(ids=tuple(two.ids))),
         "lock_decisions": lambda tx: tx.lock_decisions(two.ids),
@@ -379,7 +381,7 @@ WRITES: dict[str, Callable[[Transaction, Two], Any]] = {
             }
         )
     ),
-    "append_ledger": lambda tx, _: tx.append_ledger(
+    "append_seal": lambda tx, _: tx.append_seal(
         {
             "batch": 1,
             "batch_id": "01990000-0000-7000-8000-000000000000",
@@ -387,6 +389,9 @@ WRITES: dict[str, Callable[[Transaction, Two], Any]] = {
             **dict.fromkeys(("root", "previous", "chain", "signature"), "x"),
             "recorded_at": shop.moment(shop.FIRST_DAY),
         },
+        b"x" * 32,
+    ),
+    "append_entries": lambda tx, _: tx.append_entries(
         pa.table(
             {
                 "batch": [1],
@@ -397,7 +402,7 @@ WRITES: dict[str, Callable[[Transaction, Two], Any]] = {
                 "leaf": ["x"],
                 "entry": ["{}"],
             }
-        ),
+        )
     ),
 }
 

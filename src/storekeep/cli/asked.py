@@ -104,9 +104,12 @@ class Asked:
     def answer(self, document: object, text: str) -> None:
         """Print the answer: one JSON document with `--json`, and the text for a person otherwise."""
         self.answered = True
-        if self.json:
-            text = json.dumps(document, indent=2, allow_nan=False, default=_plain)
-        click.echo(text)
+        click.echo(as_json(document) if self.json else text)
+
+
+def as_json(document: object) -> str:
+    """A document as `--json` prints it."""
+    return json.dumps(document, indent=2, allow_nan=False, default=_plain)
 
 
 def _of_tenant(settings: Settings, tenant: str) -> Settings:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from storekeep.cli import shown
-from storekeep.cli.asked import Asked, Group, Identifier, Moment, PublicKey, pass_asked
+from storekeep.cli.asked import Asked, Group, Identifier, Moment, PublicKey, as_json, pass_asked
 from storekeep.cli.shown import Column
 from storekeep.errors import Misused, Refused
 
@@ -191,14 +191,26 @@ def _described(asked: Asked, told: Mapping[str, Any]) -> str:
     show_default=True,
     help="Show so many of the till lines it rests on.",
 )
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(["text", "json", "prov"]),
+    default="text",
+    metavar="FORM",
+    help="text, json (the same as --json), or prov: W3C PROV-O as JSON-LD.",
+)
 @pass_asked
-def explain(asked: Asked, decision_id: str, lines: int) -> None:
+def explain(asked: Asked, decision_id: str, lines: int, form: str) -> None:
     """Explain one decision, from its till lines to its receipt."""
     from storekeep import ledger
 
     with asked.pipeline() as pipeline, pipeline.store.transaction(pipeline.tenant) as tx:
         explained = ledger.explain(tx, pipeline.lake, decision_id, lines=lines)
-    asked.answer(explained, shown.folded(ledger.text(explained)))
+    if form == "text":
+        asked.answer(explained, shown.folded(ledger.text(explained)))
+        return
+    document = ledger.provenance(explained) if form == "prov" else explained
+    asked.answer(document, as_json(document))
 
 
 @decisions.command()
@@ -357,21 +369,35 @@ def _tell_results(
     help="A file that `export` wrote.",
 )
 @click.option(
-    "--public-key", type=PublicKey(), help="The key that must have signed, from elsewhere."
+    "--proof",
+    "proof_file",
+    metavar="FILE",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="A file that `proof` wrote, in place of EXPORT.",
+)
+@click.option(
+    *("--public-key", "--key", "public_key"),
+    type=PublicKey(),
+    help="The key that must have signed, from elsewhere.",
 )
 @pass_asked
-def verify(asked: Asked, export_file: Path | None, public_key: str | None) -> None:
+def verify(
+    asked: Asked, export_file: Path | None, proof_file: Path | None, public_key: str | None
+) -> None:
     """Compute the whole ledger again, and compare.
 
     Exits with 1 when anything was changed.
 
-    With EXPORT, a file that `export` wrote, nothing else is needed: no home, no server.
+    With EXPORT, a file that `export` wrote, or the --proof of one decision, nothing else is needed: no home,
+    no server.
     """
     from storekeep import ledger
 
-    if export_file is not None:
-        outcome = ledger.verify_export(export_file, public_key)
-        source, key = str(export_file), public_key
+    if export_file is not None and proof_file is not None:
+        raise click.UsageError("give an export or a --proof, not both")
+    if (file := export_file or proof_file) is not None:
+        check = ledger.verify_export if proof_file is None else ledger.verify_proof
+        outcome, source, key = check(file, public_key), str(file), public_key
     else:
         with asked.pipeline() as pipeline:
             key = public_key or pipeline.signing.public
@@ -422,12 +448,7 @@ def export(asked: Asked, file: Path, *, force: bool) -> None:
     """Write the whole ledger to a file that `verify` checks anywhere."""
     from storekeep import ledger
 
-    if file.exists() and not force:
-        raise Refused(f"{file} is there already; name another file, or add --force")
-    if not file.absolute().parent.is_dir():
-        raise Misused(
-            f"there is no folder {file.absolute().parent} to write {file.name} in; make it first"
-        )
+    _writable(file, force=force)
     with asked.pipeline() as pipeline:
         with pipeline.store.transaction(pipeline.tenant) as tx:
             try:
@@ -442,3 +463,43 @@ def export(asked: Asked, file: Path, *, force: bool) -> None:
     said = f"Wrote {shown.count(entries, 'entry', 'entries')} to {file}\n  signed by {public}\n"
     said += f"Check it anywhere: storekeep decisions verify {file}"
     asked.answer(document, said)
+
+
+@decisions.command()
+@click.argument("decision_id", metavar="ID", type=Identifier(), help="The decision.")
+@click.option(
+    "--out",
+    "file",
+    metavar="FILE",
+    required=True,
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="File to write.",
+)
+@click.option("--force", is_flag=True, help="Write over FILE if it is there.")
+@pass_asked
+def proof(asked: Asked, decision_id: str, file: Path, *, force: bool) -> None:
+    """Write what proves one decision, and nothing of any other, for `verify --proof`."""
+    from storekeep import ledger
+
+    _writable(file, force=force)
+    with asked.pipeline() as pipeline, pipeline.store.transaction(pipeline.tenant) as tx:
+        proved = ledger.proved(tx, decision_id, pipeline.signing.public)
+    try:
+        file.write_text(ledger.written(proved), encoding="utf-8", newline="\n")
+    except OSError as error:
+        raise Refused(f"{file} cannot be written: {error.strerror}; choose another place") from None
+    entries, public = len(proved["entries"]), proved["public_key"]
+    document = {"file": file, "entries": entries, "public_key": public}
+    said = f"Wrote {shown.count(entries, 'entry', 'entries')} to {file}\n  signed by {public}\n"
+    said += f"Check it anywhere: storekeep decisions verify --proof {file}"
+    asked.answer(document, said)
+
+
+def _writable(file: Path, *, force: bool) -> None:
+    """`Refused` or `Misused` when a file is not to be written there."""
+    if file.exists() and not force:
+        raise Refused(f"{file} is there already; name another file, or add --force")
+    if not file.absolute().parent.is_dir():
+        raise Misused(
+            f"there is no folder {file.absolute().parent} to write {file.name} in; make it first"
+        )

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from storekeep.pipeline import Run
 
 _DAY = click.DateTime(["%Y-%m-%d"])
-_BENCHES = ("bus", "spine")
+_BENCHES = ("bus", "decisions", "spine")
 _MEASURED = (
     Column("Figure", wrap=True),
     Column("Value", right=True),
@@ -164,7 +164,10 @@ def _round_text(came: Mapping[str, Any]) -> str:
 
 @click.command(cls=Command)
 @click.argument(
-    "name", type=click.Choice(_BENCHES), metavar="NAME", help="What to measure: bus, spine."
+    "name",
+    type=click.Choice(_BENCHES),
+    metavar="NAME",
+    help="What to measure: bus, decisions, spine.",
 )
 @click.option("--quick", is_flag=True, help="A tenth of the size.")
 @pass_asked
@@ -174,9 +177,10 @@ def bench(asked: Asked, name: str, *, quick: bool) -> None:
     A goal that was not met shows in the rows, and does not change the exit code.
     """
     settings = asked.settings()
-    from storekeep.backtest import bus_bench, spine_bench
+    from storekeep.backtest import bus_bench, decisions_bench, spine_bench
 
-    rows = {"bus": bus_bench.run, "spine": spine_bench.run}[name](settings, quick)
+    benches = {"bus": bus_bench.run, "decisions": decisions_bench.run, "spine": spine_bench.run}
+    rows = benches[name](settings, quick)
     cells = [
         (
             *(row["figure"], _number(row["value"]), row["unit"], row["goal"], _met(row["met"])),

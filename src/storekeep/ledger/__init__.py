@@ -1,23 +1,22 @@
 """The ledger: record what was decided and what became of it, explain it, prove it, hand it out."""
 
-from storekeep.ledger.batch import Batch, Terms, Wake, record, task_rows, wake_of
+from storekeep.ledger.batch import Batch, Terms, Wake, record, wake_of
 from storekeep.ledger.chain import (
     Entry,
     Problem,
     Signer,
     Verified,
     append,
-    climb,
     export,
-    leaf,
-    proof,
-    root,
     rows,
     signer,
     verify,
     verify_export,
 )
 from storekeep.ledger.explain import explain, header, steps, text
+from storekeep.ledger.inclusion import proved, verify_proof, written
+from storekeep.ledger.merkle import climb, leaf, proof, root
+from storekeep.ledger.provenance import provenance
 from storekeep.ledger.recall import Recorded, digest, folded, proposed, runs
 from storekeep.ledger.reversal import Step, outcome, plan, receipt_of
 
@@ -43,6 +42,8 @@ __all__ = [
     "plan",
     "proof",
     "proposed",
+    "proved",
+    "provenance",
     "receipt_of",
     "record",
     "root",
@@ -50,9 +51,10 @@ __all__ = [
     "runs",
     "signer",
     "steps",
-    "task_rows",
     "text",
     "verify",
     "verify_export",
+    "verify_proof",
     "wake_of",
+    "written",
 ]

@@ -7,7 +7,7 @@ writes the same entries, letter by letter.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import cached_property
@@ -23,16 +23,19 @@ from storekeep.decisions import (
     Evidence,
     Judgement,
     Proposed,
-    decision_ids,
     first_status,
+    ids_of,
     stamp,
 )
-from storekeep.ledger.chain import Entry, Signer, append, rows
+from storekeep.ledger.chain import Entry, Signer, append_parts, rows
 from storekeep.store import Transaction
 
 EXECUTE_WITHIN = timedelta(hours=48)
 _ACTS = (Decided.ALLOW, Decided.CLIP)
 _COMMITS = (*_ACTS, Decided.ESCALATE)
+_ROWS_AT_ONCE = 16_384
+_TEXT = pa.string()
+_TIMES = pa.timestamp("us", tz="UTC")
 
 
 @dataclass(frozen=True)
@@ -100,23 +103,29 @@ class Batch:
     wake: Wake
 
     @cached_property
-    def ids(self) -> dict[str, str]:
-        """The decision's id by subject, of proposals and holds."""
+    def ids(self) -> pa.StringArray:
+        """The decisions' ids, of the proposals first and then of the holds."""
         subjects = [
-            *self.judgement.proposals["subject"].to_pylist(),
-            *self.proposed.holds["subject"].to_pylist(),
+            *self.judgement.proposals["subject"].chunks,
+            *self.proposed.holds["subject"].chunks,
         ]
-        return dict(zip(subjects, decision_ids(self.at, self.batch_id, subjects), strict=True))
+        return ids_of(self.at, self.batch_id, pa.chunked_array(subjects, _TEXT).combine_chunks())
 
     @cached_property
     def decided(self) -> pa.Table:
         """The judged proposals with `decision_id`, `verdict` and `role` beside their columns."""
         verdicts = self.judgement.verdicts
-        ids = pa.array([self.ids[s] for s in verdicts["subject"].to_pylist()], pa.string())
-        table = self.judgement.proposals.append_column("decision_id", ids)
+        table = self.judgement.proposals.append_column(
+            "decision_id", self.ids.slice(0, verdicts.num_rows)
+        )
         for name in ("verdict", "role", "rules"):
             table = table.append_column(name, verdicts[name])
-        return table
+        return table.combine_chunks()
+
+    @cached_property
+    def parameters(self) -> pa.StringArray:
+        """What is to be done by each judged proposal, as canonical JSON."""
+        return canonical.rows(self.decided.select(list(self.proposed.action.parameters.names)))
 
     def counts(self) -> dict[str, int]:
         """How many decisions there are of each verdict."""
@@ -156,135 +165,139 @@ class Batch:
 
     def entries(self) -> pa.Table:
         """Header, decisions and holds as ledger entries, in this order."""
-        parts = [rows([self.header()])]
-        if self.decided.num_rows:
-            parts.append(self._entries(self._decision_bodies()))
-        if self.proposed.holds.num_rows:
-            parts.append(self._entries(self._hold_bodies()))
-        return pa.concat_tables(parts)
+        return pa.concat_tables(self.parts())
 
-    def _decision_bodies(self) -> pa.Table:
+    def parts(self) -> Iterator[pa.Table]:
+        """The entries, some thousands at a time."""
+        yield rows([self.header()])
+        for start in range(0, self.decided.num_rows, _ROWS_AT_ONCE):
+            yield self._entries(self._decision_bodies(start))
+        for start in range(0, self.proposed.holds.num_rows, _ROWS_AT_ONCE):
+            yield self._entries(self._hold_bodies(start))
+
+    def _decision_bodies(self, start: int) -> pa.Table:
         action = self.proposed.action
-        names = action.parameters.names
-        evidence = self.evidence.take(self.decided["subject"].combine_chunks())
-        clipped = [self.proposed.proposals[name].combine_chunks() for name in action.clippable]
+        decided = self.decided.slice(start, _ROWS_AT_ONCE)
+        asked = self.proposed.proposals.slice(start, _ROWS_AT_ONCE)
+        evidence = self.evidence.take(decided["subject"].combine_chunks())
+        clipped = [asked[name].combine_chunks() for name in action.clippable]
+        many = decided.num_rows
         return pa.table(
             {
-                "kind": self._constant("decision"),
-                "decision_id": self.decided["decision_id"],
-                "step": self.decided["verdict"],
-                "batch_id": self._constant(self.batch_id),
-                "action": self._constant(action.name),
-                "subject": self.decided["subject"],
-                "parameters": _struct(self.decided, names),
+                "kind": pa.repeat("decision", many),
+                "decision_id": decided["decision_id"],
+                "step": decided["verdict"],
+                "batch_id": pa.repeat(self.batch_id, many),
+                "action": pa.repeat(action.name, many),
+                "subject": decided["subject"],
+                "parameters": self.parameters.slice(start, _ROWS_AT_ONCE),
                 "proposed": pa.StructArray.from_arrays(clipped, list(action.clippable)),
-                "arithmetic": self.decided["arithmetic"],
-                "evidence": _struct(evidence.values, evidence.values.column_names),
+                "arithmetic": decided["arithmetic"],
+                "evidence": evidence.texts,
                 "evidence_digest": evidence.digests(),
-                "rules": self.decided["rules"],
-                "role": self.decided["role"],
-                "money_minor": self.decided[action.money],
-                "currency": self.decided["currency"],
+                "rules": decided["rules"],
+                "role": decided["role"],
+                "money_minor": decided[action.money],
+                "currency": decided["currency"],
             }
         )
 
-    def _hold_bodies(self) -> pa.Table:
-        holds = self.proposed.holds
+    def _hold_bodies(self, start: int) -> pa.Table:
+        holds = self.proposed.holds.slice(start, _ROWS_AT_ONCE)
         evidence = self.evidence.take(holds["subject"].combine_chunks())
         many = holds.num_rows
         return pa.table(
             {
-                "kind": pa.array(["decision"] * many),
-                "decision_id": pa.array([self.ids[s] for s in holds["subject"].to_pylist()]),
-                "step": pa.array([str(Decided.HOLD)] * many),
-                "batch_id": pa.array([self.batch_id] * many),
-                "action": pa.array([self.proposed.action.name] * many),
+                "kind": pa.repeat("decision", many),
+                "decision_id": self.ids.slice(self.decided.num_rows + start, many),
+                "step": pa.repeat(str(Decided.HOLD), many),
+                "batch_id": pa.repeat(self.batch_id, many),
+                "action": pa.repeat(self.proposed.action.name, many),
                 "subject": holds["subject"],
                 "reason": holds["reason"],
                 "safe_default": holds["safe_default"],
-                "evidence": _struct(evidence.values, evidence.values.column_names),
+                "evidence": evidence.texts,
                 "evidence_digest": evidence.digests(),
             }
         )
 
     def _entries(self, bodies: pa.Table) -> pa.Table:
+        written = {"evidence", "parameters"} & set(bodies.column_names)
         return pa.table(
             {
                 "kind": bodies["kind"],
                 "decision_id": bodies["decision_id"],
                 "step": bodies["step"],
-                "entry": canonical.rows(bodies),
+                "entry": canonical.rows(bodies, written),
             }
         )
 
     def decisions(self) -> pa.Table:
         """The folded state of each decision, as the store keeps it for speed."""
         decided, holds = self.decided, self.proposed.holds
-        action = self.proposed.action
-        subjects = pa.chunked_array(
-            [*decided["subject"].chunks, *holds["subject"].chunks], pa.string()
-        )
-        many, held = decided.num_rows, holds.num_rows
-        verdicts = [*decided["verdict"].to_pylist(), *[str(Decided.HOLD)] * held]
-        total = many + held
+        held, total = holds.num_rows, decided.num_rows + holds.num_rows
+        judged = [*decided["verdict"].chunks, pa.repeat(str(Decided.HOLD), held)]
+        verdicts = pa.chunked_array(judged, _TEXT).combine_chunks().dictionary_encode()
+        statuses = [
+            str(first_status(verdict, self.wake.mode))
+            for verdict in verdicts.dictionary.to_pylist()
+        ]
+        subjects = [*decided["subject"].chunks, *holds["subject"].chunks]
         return pa.table(
             {
-                "decision_id": pa.array([self.ids[s] for s in subjects.to_pylist()], pa.string()),
-                "batch_id": pa.array([self.batch_id] * total, pa.string()),
-                "decided_at": pa.array([self.at] * total, pa.timestamp("us", tz="UTC")),
-                "agent": pa.array([self.proposed.agent] * total, pa.string()),
-                "agent_version": pa.array([self.proposed.version] * total, pa.string()),
-                "rulebook_version": pa.array(
-                    [self.judgement.rulebook_version] * total, pa.string()
-                ),
-                "action": pa.array([action.name] * total, pa.string()),
-                "subject": subjects,
-                "location_id": pa.array([self.location_id] * total, pa.string()),
-                "order_group": _padded(decided["order_group"], held, pa.string()),
-                "verdict": pa.array(verdicts, pa.string()),
-                "money_minor": _padded(decided[action.money], held, pa.int64()),
-                "currency": _padded(decided["currency"], held, pa.string()),
-                "status": pa.array(
-                    [str(first_status(v, self.wake.mode)) for v in verdicts], pa.string()
-                ),
+                "decision_id": self.ids,
+                "batch_id": pa.repeat(self.batch_id, total),
+                "decided_at": pa.repeat(pa.scalar(self.at, _TIMES), total),
+                "agent": pa.repeat(self.proposed.agent, total),
+                "agent_version": pa.repeat(self.proposed.version, total),
+                "rulebook_version": pa.repeat(self.judgement.rulebook_version, total),
+                "action": pa.repeat(self.proposed.action.name, total),
+                "subject": pa.chunked_array(subjects, _TEXT),
+                "location_id": pa.repeat(self.location_id, total),
+                "order_group": _padded(decided["order_group"], held, _TEXT),
+                "verdict": verdicts.cast(_TEXT),
+                "money_minor": _padded(decided[self.proposed.action.money], held, pa.int64()),
+                "currency": _padded(decided["currency"], held, _TEXT),
+                "status": pa.array(statuses, _TEXT).take(verdicts.indices),
             }
         )
 
     def committed(self) -> pa.Table:
         """The lines that are ordered, or will be if somebody approves: they count as on their way."""
-        return self._having(*_COMMITS)
-
-    def _having(self, *verdicts: Decided) -> pa.Table:
-        """The decisions with one of some verdicts of which something follows: in shadow nothing does."""
-        decided = self.decided.slice(0, 0 if self.wake.mode == SHADOW else None)
-        wanted = pa.array([str(verdict) for verdict in verdicts])
-        return decided.filter(pc.is_in(decided["verdict"], value_set=wanted))
+        return self.decided.filter(self._are(*_COMMITS))
 
     def tasks(self) -> pa.Table:
-        """Pending actions of the decisions that need nobody's word."""
-        return task_rows(
-            self._having(*_ACTS),
-            self.proposed.action.name,
-            self.batch_id,
-            self.proposed.action.parameters.names,
+        """Pending actions of the decisions that need nobody's word, an order group's lines together."""
+        acts = self._are(*_ACTS)
+        decided = self.decided.filter(acts)
+        return pa.table(
+            {
+                "decision_id": decided["decision_id"],
+                "action": pa.repeat(self.proposed.action.name, decided.num_rows),
+                "task_group": pc.binary_join_element_wise(
+                    decided["order_group"], self.batch_id[-12:], "/"
+                ),
+                "task": self.parameters.filter(acts),
+            }
         )
 
     def approvals(self) -> pa.Table:
         """Requests for approval of the escalated decisions, bound to what exactly is to be approved."""
-        asked = self._having(Decided.ESCALATE)
+        waits = self._are(Decided.ESCALATE)
+        asked = self.decided.filter(waits)
         many = asked.num_rows
-        times = pa.timestamp("us", tz="UTC")
-        parameters = _struct(asked, self.proposed.action.parameters.names)
-        digests = canonical.sha256(canonical.rows(pa.table({"parameters": parameters})))
+        bound = pa.table({"parameters": self.parameters.filter(waits)})
+        digests = canonical.sha256(canonical.rows(bound, written={"parameters"}))
+        deadline = self.at + self.terms.approve_within
         return pa.table(
             {
                 "decision_id": asked["decision_id"],
                 "role": asked["role"],
-                "requested_at": pa.array([self.at] * many, times),
-                "deadline": pa.array([self.at + self.terms.approve_within] * many, times),
-                "safe_default": pa.array([self.terms.safe_default] * many, pa.string()),
+                "requested_at": pa.repeat(pa.scalar(self.at, _TIMES), many),
+                "deadline": pa.repeat(pa.scalar(deadline, _TIMES), many),
+                "safe_default": pa.repeat(self.terms.safe_default, many),
                 "digest": digests,
-                "rulebook_version": pa.array([self.judgement.rulebook_version] * many, pa.string()),
+                "rulebook_version": pa.repeat(self.judgement.rulebook_version, many),
             }
         )
 
@@ -293,56 +306,37 @@ class Batch:
         uses = self.judgement.uses
         if uses is None:
             uses = pa.table({name: [] for name in ("subject", "limit", "key", "amount")})
-        counted = set(self.committed()["subject"].to_pylist())
-        uses = uses.filter(
-            pc.is_in(uses["subject"], value_set=pa.array(sorted(counted), pa.string()))
+        committed = self.committed()
+        places = pc.index_in(
+            uses["subject"].cast(_TEXT).combine_chunks(), committed["subject"].combine_chunks()
         )
+        uses = uses.filter(places.is_valid())
         day = self.evidence.values["day"][0].as_py() if self.evidence.values.num_rows else None
         return pa.table(
             {
-                "decision_id": pa.array(
-                    [self.ids[s] for s in uses["subject"].to_pylist()], pa.string()
-                ),
+                "decision_id": committed["decision_id"].take(places.drop_null()),
                 "limit_id": uses["limit"],
                 "key": uses["key"],
                 "amount": uses["amount"],
-                "used_on": pa.array([day] * uses.num_rows, pa.date32()),
+                "used_on": pa.repeat(pa.scalar(day, pa.date32()), uses.num_rows),
             }
         )
 
-    def _constant(self, text: str) -> pa.Array:
-        return pa.array([text] * self.decided.num_rows, pa.string())
+    def _are(self, *verdicts: Decided) -> pa.BooleanArray:
+        """Of which of the judged proposals something follows by these verdicts; in shadow of none."""
+        live = self.wake.mode != SHADOW
+        wanted = pa.array([str(verdict) for verdict in verdicts if live], _TEXT)
+        return pc.is_in(self.decided["verdict"].combine_chunks(), value_set=wanted)
 
 
 def record(tx: Transaction, batch: Batch, signing: Signer) -> int:
     """Record a run: its entries in the ledger, and what follows from them; the ledger batch's number."""
-    number = append(tx, batch.entries(), batch_id=batch.batch_id, at=batch.at, signing=signing)
+    number = append_parts(tx, batch.parts(), batch_id=batch.batch_id, at=batch.at, signing=signing)
     tx.add_decisions(batch.decisions())
     tx.add_uses(batch.uses())
     tx.add_tasks(batch.tasks())
     tx.add_approvals(batch.approvals())
     return number
-
-
-def task_rows(decided: pa.Table, action: str, batch_id: str, names: tuple[str, ...]) -> pa.Table:
-    """Pending actions for decisions: the lines of one order group and batch stay together."""
-    if decided.num_rows == 0:
-        texts: pa.Array = pa.array([], pa.string())
-    else:
-        texts = canonical.rows(decided.select(list(names)))
-    groups = [f"{group}/{batch_id[-12:]}" for group in decided["order_group"].to_pylist()]
-    return pa.table(
-        {
-            "decision_id": decided["decision_id"],
-            "action": pa.array([action] * decided.num_rows, pa.string()),
-            "task_group": pa.array(groups, pa.string()),
-            "task": texts,
-        }
-    )
-
-
-def _struct(table: pa.Table, names: tuple[str, ...] | list[str]) -> pa.StructArray:
-    return pa.StructArray.from_arrays([table[name].combine_chunks() for name in names], list(names))
 
 
 def _padded(column: pa.ChunkedArray, many: int, kind: pa.DataType) -> pa.ChunkedArray:

@@ -7,17 +7,20 @@ computes all of it again, from the store or from an export alone.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
+from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import datetime
-from itertools import islice
+from itertools import groupby, islice, pairwise
+from operator import itemgetter
 from pathlib import Path
 from tempfile import NamedTemporaryFile
-from typing import Any, TypeGuard
+from typing import Any, TypeGuard, TypeVar
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from cryptography.exceptions import InvalidSignature
@@ -27,7 +30,8 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey,
 from storekeep import canonical
 from storekeep.decisions import stamp
 from storekeep.errors import InvariantBroken, Permanent, Refused
-from storekeep.store import Transaction
+from storekeep.ledger import merkle
+from storekeep.store import ENTRIES, Transaction
 
 EXPORT_FORMAT = "storekeep-ledger-1"
 _SEALED = (
@@ -35,59 +39,8 @@ _SEALED = (
     *("previous", "recorded_at", "root", "signature"),
 )
 _CLOSING = {"batches", "entries", "head"}
-_BLOCK = 200
-
-
-# Merkle trees -----------------------------------------------------------------------------------------
-
-
-def leaf(entry: str) -> bytes:
-    """Hash of a leaf: SHA-256 of a zero byte and the entry (RFC 6962, section 2.1)."""
-    return hashlib.sha256(b"\x00" + entry.encode()).digest()
-
-
-def root(leaves: Sequence[bytes]) -> bytes:
-    """Merkle tree hash of at least one leaf (RFC 6962, section 2.1).
-
-    Pairing level by level and carrying an odd last node up unchanged gives the same tree as splitting at
-    the largest power of two.
-    """
-    if not leaves:
-        raise InvariantBroken("a tree has at least one leaf")
-    level = list(leaves)
-    sha256 = hashlib.sha256
-    while len(level) > 1:
-        paired = [
-            sha256(b"\x01" + level[place] + level[place + 1]).digest()
-            for place in range(0, len(level) - 1, 2)
-        ]
-        if len(level) % 2:
-            paired.append(level[-1])
-        level = paired
-    return level[0]
-
-
-def proof(leaves: Sequence[bytes], place: int) -> list[tuple[str, str]]:
-    """The siblings from a leaf up to the root, each with its side: that the entry is in the batch."""
-    level, path = list(leaves), []
-    while len(level) > 1:
-        sibling = place ^ 1
-        if sibling < len(level):
-            path.append(("left" if sibling < place else "right", level[sibling].hex()))
-        pairs = range(0, len(level) - 1, 2)
-        odd = [level[-1]] if len(level) % 2 else []
-        level = [hashlib.sha256(b"\x01" + level[at] + level[at + 1]).digest() for at in pairs] + odd
-        place //= 2
-    return path
-
-
-def climb(entry: str, path: Iterable[tuple[str, str]]) -> str:
-    """The root that an entry and its proof lead to, in hexadecimal."""
-    node = leaf(entry)
-    for side, sibling in path:
-        pair = bytes.fromhex(sibling) + node if side == "left" else node + bytes.fromhex(sibling)
-        node = hashlib.sha256(b"\x01" + pair).digest()
-    return node.hex()
+_RAW = pa.binary()
+_Item = TypeVar("_Item")
 
 
 # Keys -------------------------------------------------------------------------------------------------
@@ -154,6 +107,19 @@ def _read_key(path: Path) -> Ed25519PrivateKey:
     return key
 
 
+def key_of(public_key: str) -> Ed25519PublicKey:
+    """A public key from its hexadecimal digits; `ValueError` when it is none."""
+    return Ed25519PublicKey.from_public_bytes(unhex(public_key))
+
+
+def unhex(digits: str) -> bytes:
+    """The bytes of hexadecimal digits in the one spelling that counts; `ValueError` for any other."""
+    value = bytes.fromhex(digits)
+    if value.hex() != digits:
+        raise ValueError("not as it was written")
+    return value
+
+
 # Recording --------------------------------------------------------------------------------------------
 
 
@@ -194,27 +160,52 @@ def append(
     `entries`: `kind`, `decision_id`, `step`, `entry` (canonical JSON), in the order in which they are to
     stand. Nobody else appends to the chain until the transaction ends.
     """
+    return append_parts(tx, [entries], batch_id=batch_id, at=at, signing=signing)
+
+
+def append_parts(
+    tx: Transaction, parts: Iterable[pa.Table], *, batch_id: str, at: datetime, signing: Signer
+) -> int:
+    """`append` of entries that come part by part: each is made while the one before is stored."""
     last, previous = tx.ledger_head()
-    number = last + 1
-    leaves = [leaf(text) for text in entries["entry"].to_pylist()]
+    number, leaves = last + 1, list[bytes]()
+    for entries, hashes in _ahead((part, _leaves(part)) for part in parts):
+        many = entries.num_rows
+        tx.append_entries(
+            entries.add_column(0, "place", pa.array(np.arange(len(leaves), len(leaves) + many)))
+            .add_column(0, "batch", pa.repeat(pa.scalar(number, pa.int64()), many))
+            .append_column("leaf", canonical.hexadecimal(hashes))
+        )
+        leaves += hashes
+    tree = merkle.levels(leaves)
     sealed: dict[str, Any] = {
         "batch": number,
         "batch_id": batch_id,
-        "entry_count": entries.num_rows,
-        "root": root(leaves).hex(),
+        "entry_count": len(leaves),
+        "root": tree[-1][0].hex(),
         "previous": previous,
         "recorded_at": stamp(at),
     }
-    sealed["chain"] = _chain(tx.tenant, sealed)
+    sealed["chain"] = chain_value(tx.tenant, sealed)
     sealed["signature"] = signing.sign(sealed["chain"])
-    leafed = entries.append_column("leaf", pa.array([each.hex() for each in leaves], pa.string()))
-    places = leafed.add_column(0, "place", pa.array(range(entries.num_rows), pa.int64()))
-    numbered = places.add_column(0, "batch", pa.array([number] * entries.num_rows, pa.int64()))
-    tx.append_ledger(sealed, numbered)
+    tx.append_seal(sealed, b"".join(node for level in tree for node in level))
     return number
 
 
-def _chain(tenant: str, sealed: Mapping[str, Any]) -> str:
+def _leaves(entries: pa.Table) -> list[bytes]:
+    return merkle.leaves(entries["entry"].combine_chunks())
+
+
+def _ahead(items: Iterator[_Item]) -> Iterator[_Item]:
+    """The items, the next one being made while one is dealt with."""
+    with ThreadPoolExecutor(1) as worker:
+        coming = worker.submit(next, items, None)
+        while (item := coming.result()) is not None:
+            coming = worker.submit(next, items, None)
+            yield item
+
+
+def chain_value(tenant: str, sealed: Mapping[str, Any]) -> str:
     """The chain value of a batch: a digest of everything about it, the previous chain value included."""
     bound = ("batch", "batch_id", "entry_count", "root", "previous", "recorded_at")
     return canonical.digest({"tenant": tenant, **{name: sealed[name] for name in bound}})
@@ -250,43 +241,80 @@ def verify(tx: Transaction, public_key: str) -> Verified:
     """Compute the tenant's whole ledger again from the store: leaves, roots, chain, signatures."""
     outcome = Verified()
     check = _Check(tx.tenant, public_key, outcome)
-    for block, entries in _blocks(tx):
-        _check_columns(entries, outcome)
-        for sealed in block:
-            mine = entries.filter(pc.equal(entries["batch"], sealed["batch"]))
-            if mine["place"].to_pylist() != list(range(mine.num_rows)):
-                problem = Problem(f"batch {sealed['batch']}", "entries are missing or out of place")
-                outcome.problems.append(problem)
-            texts = [text.encode() for text in mine["entry"].to_pylist()]
-            check.batch(sealed, mine["leaf"].to_pylist(), texts)
+    for sealed, parts in _batches(tx):
+        held, where = _Held(), f"batch {sealed['batch']}"
+        if "root" not in sealed:
+            outcome.problems.append(Problem(where, "it has entries and no seal"))
+            continue
+        for entries in parts:
+            _check_columns(entries, outcome)
+            places = range(len(held), len(held) + entries.num_rows)
+            if entries["place"].to_pylist() != list(places):
+                outcome.problems.append(Problem(where, "entries are missing or out of place"))
+            held.add(entries["leaf"].to_pylist(), _leaves(entries))
+        check.batch(sealed, held)
     return outcome
 
 
-def _blocks(tx: Transaction) -> Iterator[tuple[list[dict[str, Any]], pa.Table]]:
-    """The seals of the chain with their entries, a bounded number at a time."""
-    batches = [
-        {**sealed, "recorded_at": stamp(sealed["recorded_at"])} for sealed in tx.ledger_batches()
-    ]
-    for start in range(0, len(batches), _BLOCK):
-        block = batches[start : start + _BLOCK]
-        yield block, tx.ledger_entries(block[0]["batch"], block[-1]["batch"])
+def _batches(tx: Transaction) -> Iterator[tuple[dict[str, Any], Iterator[pa.Table]]]:
+    """The seals of the chain, each with its entries in pieces, of which few are held at a time.
+
+    Entries of a batch that has no seal come with an empty one.
+    """
+    seals = {sealed["batch"]: sealed for sealed in tx.ledger_batches()}
+    pieces = groupby(_ahead(_pieces(tx.ledger_pages())), key=itemgetter(0))
+    left = deque(sorted(seals))
+    for number, found in pieces:
+        while left and left[0] < number:
+            yield _stamped(seals[left.popleft()]), iter(())
+        sealed = (
+            _stamped(seals[left.popleft()]) if left and left[0] == number else {"batch": number}
+        )
+        yield sealed, (entries for _, entries in found)
+    for number in left:
+        yield _stamped(seals[number]), iter(())
+
+
+def _stamped(sealed: Mapping[str, Any]) -> dict[str, Any]:
+    return {**sealed, "recorded_at": stamp(sealed["recorded_at"])}
+
+
+def _pieces(pages: Iterable[pa.Table]) -> Iterator[tuple[int, pa.Table]]:
+    """Pages cut where a batch ends, each piece with its batch's number."""
+    for page in pages:
+        numbers = page["batch"].to_numpy()
+        ends = [*(np.flatnonzero(np.diff(numbers)) + 1).tolist(), len(numbers)]
+        for start, end in pairwise([0, *ends]):
+            yield int(numbers[start]), page.slice(start, end - start)
 
 
 def _check_columns(entries: pa.Table, outcome: Verified) -> None:
     """The columns that entries are found by must say what the entries themselves say."""
-    names = ("batch", "place", "kind", "decision_id", "step", "entry")
-    for batch, place, kind, decision_id, step, entry in zip(
-        *(entries[name].to_pylist() for name in names), strict=True
-    ):
-        try:
-            body = json.loads(entry)
-            same = (body["kind"], body["decision_id"], body["step"]) == (kind, decision_id, step)
-        except (ValueError, KeyError, TypeError, RecursionError):
-            same = False
-        if not same:
-            outcome.problems.append(
-                Problem(f"batch {batch}, entry {place}", "the index does not agree with the entry")
-            )
+    names = ("kind", "decision_id", "step")
+    told = canonical.members(entries["entry"].combine_chunks(), names)
+    differs = np.zeros(entries.num_rows, dtype=bool)
+    for name in names:
+        own, said = (pc.fill_null(table[name], "\0") for table in (entries, told))
+        differs |= pc.not_equal(own, said).to_numpy()
+    for row in entries.filter(pa.array(differs)).select(["batch", "place"]).to_pylist():
+        where = f"batch {row['batch']}, entry {row['place']}"
+        outcome.problems.append(Problem(where, "the index does not agree with the entry"))
+
+
+class _Held:
+    """What was found of a batch: the leaves that were kept with its entries, and those they give."""
+
+    def __init__(self) -> None:
+        self.kept: list[str] = []
+        self.given: list[bytes] = []
+
+    def __len__(self) -> int:
+        return len(self.given)
+
+    def add(self, kept: Sequence[str], given: Sequence[bytes]) -> None:
+        """More of them."""
+        self.kept += kept
+        self.given += given
 
 
 class _Check:
@@ -297,55 +325,54 @@ class _Check:
         self._outcome = outcome
         self._previous = ""
         self._number = 0
-        self._key = Ed25519PublicKey.from_public_bytes(bytes.fromhex(public_key))
+        self._key = key_of(public_key)
 
-    def batch(
-        self, sealed: Mapping[str, Any], leaves: Sequence[str], entries: Sequence[bytes]
-    ) -> None:
+    def batch(self, sealed: Mapping[str, Any], held: _Held) -> None:
         """Check one batch against its seal and against the chain before it.
 
         The leaves that were kept are proved by the root; so an entry that does not give its leaf is the one
         that was changed.
         """
         where = f"batch {sealed['batch']}"
+        many = len(held)
         expected = {
             "its number does not follow the one before": sealed["batch"] == self._number + 1,
             "it does not continue the chain": sealed["previous"] == self._previous,
-            f"it holds {len(entries)} entries, its seal says {sealed['entry_count']}": (
-                sealed["entry_count"] == len(entries) == len(leaves)
+            f"it holds {many} entries, its seal says {sealed['entry_count']}": (
+                sealed["entry_count"] == many == len(held.kept)
             ),
             "its leaves do not give its root: one was changed, removed or moved": (
-                _root_of(leaves) == sealed["root"]
+                _root_of(held.kept) == sealed["root"]
             ),
-            "its seal was changed": _chain(self._tenant, sealed) == sealed["chain"],
-            "its signature is not by this key": self._signed(sealed["chain"], sealed["signature"]),
+            "its seal was changed": chain_value(self._tenant, sealed) == sealed["chain"],
+            "its signature is not by this key": signed(self._key, sealed),
         }
         problems = [Problem(where, what) for what, holds in expected.items() if not holds]
         problems += [
             Problem(f"{where}, entry {place}", "the entry was changed")
-            for place, (kept, entry) in enumerate(zip(leaves, entries, strict=False))
-            if hashlib.sha256(b"\x00" + entry).hexdigest() != kept
+            for place, (kept, given) in enumerate(zip(held.kept, held.given, strict=False))
+            if given.hex() != kept
         ]
         self._outcome.problems.extend(problems)
         self._previous, self._number = sealed["chain"], sealed["batch"]
         self._outcome.batches += 1
-        self._outcome.entries += len(entries)
+        self._outcome.entries += many
         self._outcome.head = sealed["chain"]
 
-    def _signed(self, chain: str, signature: str) -> bool:
-        try:
-            written = bytes.fromhex(signature)
-            self._key.verify(written, chain.encode())
-        except (InvalidSignature, ValueError):
-            return False
-        # The same bytes in capitals or with spaces would be a change that nobody sees.
-        return written.hex() == signature
+
+def signed(key: Ed25519PublicKey, sealed: Mapping[str, Any]) -> bool:
+    """Whether a seal's chain value was signed by the key."""
+    try:
+        key.verify(unhex(sealed["signature"]), sealed["chain"].encode())
+    except (InvalidSignature, ValueError):
+        return False
+    return True
 
 
 def _root_of(leaves: Sequence[str]) -> str | None:
     """The root of kept leaves, or None when they are no leaves."""
     try:
-        return root([bytes.fromhex(each) for each in leaves]).hex() if leaves else None
+        return merkle.root([bytes.fromhex(each) for each in leaves]).hex() if leaves else None
     except (ValueError, TypeError):
         return None
 
@@ -374,14 +401,14 @@ def _write(tx: Transaction, path: Path, public_key: str) -> int:
     with path.open("w", encoding="utf-8", newline="\n") as file:
         head = {"format": EXPORT_FORMAT, "public_key": public_key, "tenant": tx.tenant}
         file.write(canonical.text(head) + "\n")
-        for block, entries in _blocks(tx):
-            texts, leaves = iter(entries["entry"].to_pylist()), iter(entries["leaf"].to_pylist())
-            for sealed in block:
-                many = sealed["entry_count"]
-                seal = {**sealed, "leaves": list(islice(leaves, many))}
-                file.write(canonical.text({name: seal[name] for name in _SEALED}) + "\n")
-                file.writelines(text + "\n" for text in islice(texts, many))
-                batches, count, chain = batches + 1, count + many, sealed["chain"]
+        for sealed, parts in _batches(tx):
+            if "root" not in sealed:
+                continue
+            entries = pa.concat_tables([ENTRIES.empty_table(), *parts])
+            seal = {**sealed, "leaves": entries["leaf"].to_pylist()}
+            file.write(canonical.text({name: seal[name] for name in _SEALED}) + "\n")
+            file.writelines(text + "\n" for text in entries["entry"].to_pylist())
+            batches, count, chain = batches + 1, count + entries.num_rows, sealed["chain"]
         closing = {"batches": batches, "entries": count, "head": chain}
         file.write(canonical.text(closing) + "\n")
         file.flush()
@@ -434,7 +461,13 @@ def _check_lines(lines: Iterator[tuple[int, bytes]], check: _Check, outcome: Ver
         cut = sum(1 for line in entries if not line.endswith(b"\n"))
         if cut:
             outcome.problems.append(Problem(f"batch {sealed['batch']}", "its last line is cut off"))
-        check.batch(sealed, sealed["leaves"], [line.removesuffix(b"\n") for line in entries])
+        held = _Held()
+        held.add(sealed["leaves"], merkle.leaves(pa.array([_bare(line) for line in entries], _RAW)))
+        check.batch(sealed, held)
+
+
+def _bare(line: bytes) -> bytes:
+    return line.removesuffix(b"\n")
 
 
 def _check_closing(

@@ -13,7 +13,7 @@ from typing import Any
 from storekeep.decisions import fold, stamp
 from storekeep.errors import Refused
 from storekeep.lake import SALE_LINES, Lake
-from storekeep.ledger.chain import leaf, proof
+from storekeep.ledger import merkle
 from storekeep.retail import money
 from storekeep.store import Transaction
 
@@ -105,17 +105,26 @@ def _lines_read(
 def _proof(tx: Transaction, batch: int, place: int) -> dict[str, Any]:
     """That the decision's entry is in a sealed batch of the chain: the way from its leaf to the root."""
     sealed = tx.ledger_batches(batch, batch)[0]
-    texts = tx.ledger_entries(batch, batch)["entry"].to_pylist()
-    leaves = [leaf(text) for text in texts]
     return {
         "batch": batch,
         "place": place,
-        "leaf": leaves[place].hex(),
-        "path": [list(step) for step in proof(leaves, place)],
+        "leaf": merkle.leaf(tx.ledger_entry(batch, place)).hex(),
+        "path": way(tx, sealed, place),
         "root": sealed["root"],
         "chain": sealed["chain"],
         "signature": sealed["signature"],
     }
+
+
+def way(tx: Transaction, sealed: Mapping[str, Any], place: int) -> list[list[str]]:
+    """The siblings from an entry's leaf up to the root of its batch, each with its side."""
+    found = merkle.siblings(sealed["entry_count"], place)
+    nodes = tx.ledger_nodes(sealed["batch"], [at for _, at in found])
+    if None in nodes:
+        entries = tx.ledger_entries(sealed["batch"], sealed["batch"])
+        path = merkle.proof(merkle.leaves(entries["entry"].combine_chunks()), place)
+        return [list(each) for each in path]
+    return [[side, node.hex()] for (side, _), node in zip(found, nodes, strict=True) if node]
 
 
 def text(explained: Mapping[str, Any]) -> str:

@@ -21,7 +21,7 @@ import pyarrow.compute as pc
 
 from storekeep.decisions import HOLDS, Action, Evidence, Proposed, first_status, step
 from storekeep.errors import InvariantBroken
-from storekeep.ledger.chain import leaf, root
+from storekeep.ledger import merkle
 from storekeep.ledger.explain import header, steps
 from storekeep.sql import Place, parse, quoted
 from storekeep.store import Transaction
@@ -131,7 +131,7 @@ def _folded(body: Mapping[str, Any], run: Mapping[str, Any]) -> dict[str, Any]:
 
 def digest(entries: pa.Table) -> str:
     """Merkle root of entries in their order: equal entries, equal root."""
-    return root([leaf(text) for text in entries["entry"].to_pylist()]).hex()
+    return merkle.root(merkle.leaves(entries["entry"].combine_chunks())).hex()
 
 
 # Whole runs -------------------------------------------------------------------------------------------

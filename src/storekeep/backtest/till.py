@@ -1,0 +1,126 @@
+"""Tills that ring in real time: a small assortment, so many lines a second, and how soon each is decided on.
+
+Hides the assortment and the clock. The pipeline is the live one: what has rung since the last round is taken
+in, counted in, and the agent woken, as often as that can be done.
+"""
+
+from __future__ import annotations
+
+import time
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from storekeep.backtest.orders import LOCATION
+from storekeep.lake import TERMS
+from storekeep.pipeline import Pipeline
+from storekeep.retail import SALE_LINE, STOCK_COUNT, SUPPLY_TERMS
+
+SKUS = 300
+_TILLS = "tills"
+_HISTORY_DAYS = 91
+_SHORTEST_ROUND_SECONDS = 0.1
+
+
+def prepare(pipeline: Pipeline) -> None:
+    """Three months of an assortment of a few hundred items, its terms, and a count of the shelves."""
+    now = pipeline.now()
+    pipeline.lake.append(TERMS, _terms(now), writer=_TILLS, position=1)
+    ages = range(_HISTORY_DAYS, 0, -1)
+    days = [_lines(np.arange(SKUS), now - timedelta(days=age), f"history {age}") for age in ages]
+    history = pa.concat_tables(days)
+    pipeline.take_in(history, _TILLS, LOCATION)
+    pipeline.publish("StockCounted", "shelf", LOCATION, _count(now))
+    pipeline.move_stock()
+    pipeline.keep_history()
+    pipeline.skip_to_present(LOCATION)
+
+
+def ring(pipeline: Pipeline, lines_per_second: int, for_seconds: int) -> NDArray[np.float64]:
+    """For each line, the seconds from when it rang until a decision in the knowledge of it was committed."""
+    many = lines_per_second * for_seconds
+    rung = np.arange(many) / lines_per_second
+    decided = np.zeros(many)
+    done, begun = 0, time.monotonic()
+    while done < many:
+        started = time.monotonic() - begun
+        due = min(many, int(started * lines_per_second) + 1)
+        now = pipeline.now()
+        pipeline.take_in(_lines(np.arange(done, due), now, "now"), _TILLS, LOCATION)
+        pipeline.keep_history()
+        pipeline.update_features(LOCATION, now.date())
+        pipeline.decide(LOCATION)
+        ended = time.monotonic() - begun
+        decided[done:due] = ended
+        done = due
+        time.sleep(max(0.0, _SHORTEST_ROUND_SECONDS - (ended - started)))
+    return decided - rung
+
+
+def _lines(numbers: NDArray[np.int64], at: datetime, name: str) -> pa.Table:
+    """Sale lines, each item in its turn."""
+    many = len(numbers)
+    keys = pc.binary_join_element_wise(name, pa.array(numbers).cast(pa.string()), "/")
+    columns: dict[str, Any] = {
+        "line_key": keys,
+        "location_id": pa.repeat(LOCATION, many),
+        "store_id": pa.repeat("1", many),
+        "basket_id": keys,
+        "sku": _skus(numbers % SKUS),
+        "quantity_units": pa.array(1 + numbers % 3),
+        "value_minor": pa.array(200 * (1 + numbers % 3)),
+        "currency": pa.repeat("USD", many),
+        "customer_id": pa.nulls(many, pa.string()),
+        "day": pa.repeat(pa.scalar(at.date(), pa.date32()), many),
+        "occurred_at": pa.repeat(pa.scalar(at, pa.timestamp("us", tz="UTC")), many),
+        "known_at": pa.repeat(pa.scalar(at, pa.timestamp("us", tz="UTC")), many),
+        "source_file": pa.repeat(name, many),
+        "source_line": pa.array(numbers + 1),
+    }
+    return pa.table([columns[each.name] for each in SALE_LINE.arrow], SALE_LINE.arrow)
+
+
+def _skus(numbers: NDArray[np.int64]) -> pa.Array:
+    return pc.binary_join_element_wise("SKU", pa.array(numbers).cast(pa.string()), "")
+
+
+def _terms(now: datetime) -> pa.Table:
+    """Every item is ordered today, from one of ten suppliers."""
+    rows = [
+        {
+            "sku": f"SKU{number}",
+            "location_id": LOCATION,
+            "supplier_id": f"S{number % 10:03}",
+            "unit_cost_minor": 120,
+            "unit_price_minor": 200,
+            "currency": "USD",
+            "pack_size_units": 6,
+            "minimum_order_units": 6,
+            "lead_time_mean_days": 3.0,
+            "lead_time_sd_days": 0.5,
+            "review_period_days": 7,
+            "review_weekday": now.astimezone(UTC).isoweekday(),
+            "supplier_minimum_minor": 0,
+            "known_at": now - timedelta(days=_HISTORY_DAYS + 1),
+        }
+        for number in range(SKUS)
+    ]
+    return pa.Table.from_pylist(rows, schema=SUPPLY_TERMS.arrow)
+
+
+def _count(now: datetime) -> pa.Table:
+    rows = [
+        {
+            "location_id": LOCATION,
+            "sku": f"SKU{number}",
+            "quantity_units": 400,
+            "occurred_at": now,
+            "known_at": now,
+        }
+        for number in range(SKUS)
+    ]
+    return pa.Table.from_pylist(rows, schema=STOCK_COUNT.arrow)

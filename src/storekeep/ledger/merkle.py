@@ -1,0 +1,82 @@
+"""Merkle trees as RFC 6962 has them: one hash that stands for many entries, and the way to it from each.
+
+Hides how nodes are paired. A tree of many entries is built over whole columns.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Sequence
+
+import pyarrow as pa
+
+from storekeep import canonical
+from storekeep.errors import InvariantBroken
+
+_LEAF, _NODE = b"\x00", b"\x01"
+
+
+def leaf(entry: str) -> bytes:
+    """Hash of a leaf: SHA-256 of a zero byte and the entry (RFC 6962, section 2.1)."""
+    return hashlib.sha256(_LEAF + entry.encode()).digest()
+
+
+def leaves(entries: pa.StringArray) -> list[bytes]:
+    """The hash of each entry of a column."""
+    return canonical.hashes(entries, _LEAF)
+
+
+def levels(leaves_: Sequence[bytes]) -> list[list[bytes]]:
+    """A tree's nodes level by level, from its leaves, of which there is at least one, to its root."""
+    if not leaves_:
+        raise InvariantBroken("a tree has at least one leaf")
+    tree = [list(leaves_)]
+    while len(tree[-1]) > 1:
+        tree.append(_above(tree[-1]))
+    return tree
+
+
+def root(leaves_: Sequence[bytes]) -> bytes:
+    """Merkle tree hash of at least one leaf (RFC 6962, section 2.1).
+
+    Pairing level by level and carrying an odd last node up unchanged gives the same tree as splitting at
+    the largest power of two.
+    """
+    return levels(leaves_)[-1][0]
+
+
+def siblings(many: int, place: int) -> list[tuple[str, int]]:
+    """Of a tree of so many leaves, the siblings on the way from a leaf to the root.
+
+    Each with its side, and its place among all nodes when the levels stand one after another.
+    """
+    found, before = [], 0
+    while many > 1:
+        sibling = place ^ 1
+        if sibling < many:
+            found.append(("left" if sibling < place else "right", before + sibling))
+        before, many, place = before + many, (many + 1) // 2, place // 2
+    return found
+
+
+def proof(leaves_: Sequence[bytes], place: int) -> list[tuple[str, str]]:
+    """The siblings from a leaf up to the root, each with its side: that the entry is in the batch."""
+    nodes = [node for level in levels(leaves_) for node in level]
+    return [(side, nodes[at].hex()) for side, at in siblings(len(leaves_), place)]
+
+
+def climb(entry: str, path: Iterable[tuple[str, str]]) -> str:
+    """The root that an entry and its proof lead to, in hexadecimal."""
+    node = leaf(entry)
+    for side, sibling in path:
+        pair = bytes.fromhex(sibling) + node if side == "left" else node + bytes.fromhex(sibling)
+        node = hashlib.sha256(_NODE + pair).digest()
+    return node.hex()
+
+
+def _above(level: Sequence[bytes]) -> list[bytes]:
+    """The nodes above a level's: one for each pair, and an odd last one as it is."""
+    sha256 = hashlib.sha256
+    pairs = zip(level[::2], level[1::2], strict=False)
+    nodes = [sha256(_NODE + left + right).digest() for left, right in pairs]
+    return [*nodes, level[-1]] if len(level) % 2 else nodes
