@@ -1,6 +1,6 @@
 """The ledger: record what was decided and what became of it, explain it, prove it, hand it out."""
 
-from storekeep.ledger.batch import Batch, Terms, record, task_rows
+from storekeep.ledger.batch import Again, Batch, Terms, record, task_rows, use_rows
 from storekeep.ledger.chain import (
     Entry,
     Problem,
@@ -17,11 +17,12 @@ from storekeep.ledger.chain import (
     verify,
     verify_export,
 )
-from storekeep.ledger.explain import explain, header, steps, text
-from storekeep.ledger.recall import digest, folded, proposed
-from storekeep.ledger.reversal import Step, outcome, plan, receipt_of
+from storekeep.ledger.explain import explain, header, money_of, standing, steps, text
+from storekeep.ledger.recall import asked_digest, digest, folded, proposed
+from storekeep.ledger.reversal import Step, outcome, plan, plan_again, receipt_of
 
 __all__ = [
+    "Again",
     "Batch",
     "Entry",
     "Problem",
@@ -30,6 +31,7 @@ __all__ = [
     "Terms",
     "Verified",
     "append",
+    "asked_digest",
     "climb",
     "digest",
     "explain",
@@ -37,8 +39,10 @@ __all__ = [
     "folded",
     "header",
     "leaf",
+    "money_of",
     "outcome",
     "plan",
+    "plan_again",
     "proof",
     "proposed",
     "receipt_of",
@@ -46,9 +50,11 @@ __all__ = [
     "root",
     "rows",
     "signer",
+    "standing",
     "steps",
     "task_rows",
     "text",
+    "use_rows",
     "verify",
     "verify_export",
 ]

@@ -7,8 +7,9 @@ writes the same entries, letter by letter.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import date, datetime, timedelta
 from functools import cached_property
 
 import pyarrow as pa
@@ -41,6 +42,15 @@ class Terms:
 
 
 @dataclass(frozen=True)
+class Again:
+    """That a run proposes again what was taken back: which decisions (by subject), who asks, and why."""
+
+    reverses: Mapping[str, str]
+    by: str
+    reason: str
+
+
+@dataclass(frozen=True)
 class Batch:
     """What one run of an agent over one location came to, before it is recorded."""
 
@@ -52,6 +62,7 @@ class Batch:
     judgement: Judgement
     used: pa.Table
     terms: Terms
+    again: Again | None = None
 
     @cached_property
     def ids(self) -> dict[str, str]:
@@ -68,7 +79,7 @@ class Batch:
         verdicts = self.judgement.verdicts
         ids = pa.array([self.ids[s] for s in verdicts["subject"].to_pylist()], pa.string())
         table = self.judgement.proposals.append_column("decision_id", ids)
-        for name in ("verdict", "role", "rules"):
+        for name in ("verdict", "role", "persons", "rules"):
             table = table.append_column(name, verdicts[name])
         return table
 
@@ -104,6 +115,7 @@ class Batch:
                 "evaluated": self.evidence.values.num_rows,
                 "verdicts": self.counts(),
                 "limits_used": self.used.to_pylist(),
+                **({"asked_by": self.again.by, "reason": self.again.reason} if self.again else {}),
             },
         )
 
@@ -121,9 +133,11 @@ class Batch:
         names = action.parameters.names
         evidence = self.evidence.take(self.decided["subject"].combine_chunks())
         clipped = [self.proposed.proposals[name].combine_chunks() for name in action.clippable]
+        reverses = {"reverses": self._reverses()} if self.again else {}
         return pa.table(
             {
                 "kind": self._constant("decision"),
+                **reverses,
                 "decision_id": self.decided["decision_id"],
                 "step": self.decided["verdict"],
                 "batch_id": self._constant(self.batch_id),
@@ -140,6 +154,11 @@ class Batch:
                 "currency": self.decided["currency"],
             }
         )
+
+    def _reverses(self) -> pa.Array:
+        """The decision that each one proposes again; null in an ordinary run."""
+        known = self.again.reverses if self.again else {}
+        return pa.array([known.get(s) for s in self.decided["subject"].to_pylist()], pa.string())
 
     def _hold_bodies(self) -> pa.Table:
         holds = self.proposed.holds
@@ -198,6 +217,7 @@ class Batch:
                 "money_minor": _padded(decided[action.money], held, pa.int64()),
                 "currency": _padded(decided["currency"], held, pa.string()),
                 "status": pa.array([str(first_status(v)) for v in verdicts], pa.string()),
+                "reverses": _padded(pa.chunked_array([self._reverses()]), held, pa.string()),
             }
         )
 
@@ -223,10 +243,14 @@ class Batch:
         times = pa.timestamp("us", tz="UTC")
         parameters = _struct(asked, self.proposed.action.parameters.names)
         digests = canonical.sha256(canonical.rows(pa.table({"parameters": parameters})))
+        # Whoever asks for a proposal does not approve it.
+        proposer = self.again.by if self.again else f"agent:{self.proposed.agent}"
         return pa.table(
             {
                 "decision_id": asked["decision_id"],
                 "role": asked["role"],
+                "persons": asked["persons"],
+                "proposed_by": pa.array([proposer] * many, pa.string()),
                 "requested_at": pa.array([self.at] * many, times),
                 "deadline": pa.array([self.at + self.terms.approve_within] * many, times),
                 "safe_default": pa.array([self.terms.safe_default] * many, pa.string()),
@@ -245,17 +269,7 @@ class Batch:
             pc.is_in(uses["subject"], value_set=pa.array(sorted(counted), pa.string()))
         )
         day = self.evidence.values["day"][0].as_py() if self.evidence.values.num_rows else None
-        return pa.table(
-            {
-                "decision_id": pa.array(
-                    [self.ids[s] for s in uses["subject"].to_pylist()], pa.string()
-                ),
-                "limit_id": uses["limit"],
-                "key": uses["key"],
-                "amount": uses["amount"],
-                "used_on": pa.array([day] * uses.num_rows, pa.date32()),
-            }
-        )
+        return use_rows(uses, self.ids, day)
 
     def _constant(self, text: str) -> pa.Array:
         return pa.array([text] * self.decided.num_rows, pa.string())
@@ -269,6 +283,20 @@ def record(tx: Transaction, batch: Batch, signing: Signer) -> int:
     tx.add_tasks(batch.tasks())
     tx.add_approvals(batch.approvals())
     return number
+
+
+def use_rows(uses: pa.Table, ids: Mapping[str, str], day: date | None) -> pa.Table:
+    """What decisions take from limits on a day, of the uses that a judgement found by subject."""
+    keys = [ids[subject] for subject in uses["subject"].to_pylist()]
+    return pa.table(
+        {
+            "decision_id": pa.array(keys, pa.string()),
+            "limit_id": uses["limit"],
+            "key": uses["key"],
+            "amount": uses["amount"],
+            "used_on": pa.array([day] * uses.num_rows, pa.date32()),
+        }
+    )
 
 
 def task_rows(decided: pa.Table, action: str, batch_id: str, names: tuple[str, ...]) -> pa.Table:

@@ -7,9 +7,11 @@ caller: the same steps run live, in a demonstration and in a replay.
     opening     one tenant's store, lake and adapters, and the rulebooks in force
     intake      what is reported becomes facts, stock positions, history and features
     recording   evidence as of now; entries about decisions and the events that follow
+    rejudging   recorded proposals judged again, by what is known and in force by now
     answering   a person's word, and what happens without one
     deciding    agents are woken, judged and recorded
     acting      what was decided is done, each thing once
+    undoing     what was taken back, proposed again
     reverting   plans, reverts, replays and proofs
 """
 
@@ -76,4 +78,5 @@ def opened(
                 adapters={PLACE_PURCHASE_ORDER.name: back_office},
                 now=now,
                 worker=f"{platform.node()}:{os.getpid()}",
+                principals=settings.principals,
             )

@@ -5,7 +5,7 @@ Hides how a home is opened, and that a rulebook is read once.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -16,10 +16,13 @@ from storekeep.actions import (
     Adapter,
 )
 from storekeep.agents import replenish
+from storekeep.decisions import Action
 from storekeep.errors import Refused
 from storekeep.lake import Lake
 from storekeep.ledger import Signer
 from storekeep.store import Store, Transaction
+
+ACTIONS: Mapping[str, Action] = {PLACE_PURCHASE_ORDER.name: PLACE_PURCHASE_ORDER}
 
 
 def utc_now() -> datetime:
@@ -39,6 +42,8 @@ class Opened:
     now: Callable[[], datetime] = utc_now
     worker: str = "worker"
     lease: timedelta = timedelta(seconds=30)
+    actions: Mapping[str, Action] = field(default_factory=lambda: ACTIONS)
+    principals: Mapping[str, Sequence[str]] = field(default_factory=dict)
     _rulebooks: dict[str, policy.Rulebook] = field(default_factory=dict)
 
     def _adapter(self, action: str) -> Adapter:
@@ -46,6 +51,12 @@ class Opened:
         if adapter is None:
             raise Refused(f"no adapter carries out {action}; name one in the settings")
         return adapter
+
+    def _action(self, name: str) -> Action:
+        action = self.actions.get(name)
+        if action is None:
+            raise Refused(f"this version of Storekeep knows no action {name}")
+        return action
 
     def rulebook(self, tx: Transaction, name: str, version: str | None = None) -> policy.Rulebook:
         """The rulebook in force, or the version asked for; the one that ships when there is none yet."""
