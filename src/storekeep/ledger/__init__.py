@@ -17,7 +17,7 @@ from storekeep.ledger.chain import (
     verify,
     verify_export,
 )
-from storekeep.ledger.explain import explain, header, money_of, standing, steps, text
+from storekeep.ledger.explain import changes, explain, header, money_of, standing, steps, text
 from storekeep.ledger.recall import asked_digest, digest, folded, proposed
 from storekeep.ledger.reversal import Step, outcome, plan, plan_again, receipt_of
 
@@ -32,6 +32,7 @@ __all__ = [
     "Verified",
     "append",
     "asked_digest",
+    "changes",
     "climb",
     "digest",
     "explain",

@@ -56,6 +56,14 @@ def standing(history: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     return dict(changed[-1] if changed else history[0].get("parameters") or {})
 
 
+def changes(entry: Mapping[str, Any]) -> list[str]:
+    """What a person changed, in words; nothing of an entry that changes nothing."""
+    before, after = entry.get("before", {}), entry.get("after", {})
+    return [
+        f"{name} {before[name]} -> {after[name]}" for name in after if before[name] != after[name]
+    ]
+
+
 def money_of(history: Sequence[Mapping[str, Any]]) -> int | None:
     """The money at stake in a decision, in minor units, as its parameters stand."""
     changed = [each["money_minor"] for each in history if "after" in each]
@@ -238,13 +246,7 @@ def _pairs(values: Mapping[str, Any]) -> list[str]:
 
 def _step(entry: Mapping[str, Any]) -> str:
     said = [entry["step"]]
-    if "after" in entry:
-        before, after = entry["before"], entry["after"]
-        said += [
-            f"{name} {before[name]} -> {after[name]}"
-            for name in after
-            if before[name] != after[name]
-        ]
+    said += changes(entry)
     if entry.get("by"):
         said.append(f"by {entry['by']}")
     if entry.get("at"):

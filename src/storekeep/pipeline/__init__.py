@@ -28,12 +28,13 @@ from storekeep.actions import PLACE_PURCHASE_ORDER, BackOffice
 from storekeep.config import Settings
 from storekeep.errors import Refused
 from storekeep.lake import Lake
+from storekeep.pipeline.answering import digest_of
 from storekeep.pipeline.deciding import Run
 from storekeep.pipeline.opening import utc_now
 from storekeep.pipeline.reverting import Reverting
 from storekeep.store import Store
 
-__all__ = ["Pipeline", "Run", "opened", "utc_now"]
+__all__ = ["Pipeline", "Run", "digest_of", "opened", "utc_now"]
 
 
 class Pipeline(Reverting):
