@@ -203,9 +203,9 @@ def test_init_makes_a_home_whose_settings_stand_at_their_defaults(place: Path) -
     assert document == {"home": str(place / "h"), "settings": str(file), "made": True}
     assert file.stat().st_mode & 0o777 == 0o600
     assert json.loads((place / "h" / "version").read_text())["format"] >= 1
-    bare = re.sub(r"^# (\w+ = )", r"\1", file.read_text(), flags=re.MULTILINE)
+    bare = re.sub(r"^# (\w+ = |\[)", r"\1", file.read_text(), flags=re.MULTILINE)
     bare = re.sub(r'^\w+ = ""\n', "", bare, flags=re.MULTILINE)
-    names = set(re.findall(r"^(\w+) = ", bare, re.MULTILINE))
+    names = set(re.findall(r"^(?:\[(?=\w+\]))?(\w+)(?: = |\])", bare, re.MULTILINE))
     unset = {name for name, field in Settings.model_fields.items() if field.default is None}
     assert names == set(Settings.model_fields) - {"home"} - unset
     before = Settings(home=place / "h")

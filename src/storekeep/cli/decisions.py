@@ -277,6 +277,7 @@ def revert(
             raise Refused(
                 "nobody is there to be asked; see the plan with --dry-run, then add --yes"
             )
+    aim = "propose again" if undo else "take back"
     with asked.pipeline() as pipeline:
         if undo:
             plan = pipeline.plan_undo(undo)
@@ -292,12 +293,11 @@ def revert(
         }
         active = [step for step in plan if step.what != "nothing"]
         if dry_run or not active:
-            asked.answer(document, _drawn(plan))
+            asked.answer(document, _drawn(plan, aim))
             return
         if not asked.json:
-            click.echo(_drawn(plan) + "\n")
-        verb = "Propose again" if undo else "Take back"
-        if not yes and not click.confirm(f"{verb} {len(active)}?", err=True):
+            click.echo(_drawn(plan, aim) + "\n")
+        if not yes and not click.confirm(f"{aim.capitalize()} {len(active)}?", err=True):
             raise Refused("nothing was done")
         why = reason or click.prompt("Why? The ledger keeps it", err=True)
         by = principal or asked.settings().principal
@@ -353,7 +353,7 @@ def _plan(pipeline: Pipeline, selection: Selection) -> list[Step]:
     return plan
 
 
-def _drawn(plan: Sequence[Step]) -> str:
+def _drawn(plan: Sequence[Step], aim: str = "take back") -> str:
     """The plan as a table, cut where it is long, and what it comes to."""
     rows = [(s.decision_id, s.subject, s.units, s.what, s.why) for s in plan[:_MOST_SHOWN]]
     out = [shown.table(_PLANNED, rows), ""] if rows else []
@@ -362,7 +362,7 @@ def _drawn(plan: Sequence[Step]) -> str:
     units = sum(step.units for step in plan if step.what in ("compensate", "withdraw", "propose"))
     counts = shown.tally(step.what for step in plan)
     if set(counts) <= {"nothing"}:
-        return "\n".join([*out, "There is nothing to do."])
+        return "\n".join([*out, f"There is nothing to {aim}."])
     return "\n".join([*out, f"Plan: {shown.listed(counts)}; {units:,} units."])
 
 
