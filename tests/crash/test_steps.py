@@ -25,7 +25,9 @@ ROOT = Path(__file__).parents[2]
 STEPS = [name for name, _ in shop.script(shop.Shop(None, shop.Clock()))]  # type: ignore[arg-type]  # only their names
 # Between them they are every kind of step there is.
 DEADLY = [
-    name for name in STEPS if name.startswith("Mon") or name in ("Tue deliver", "take back", "keep")
+    name
+    for name in STEPS
+    if name.startswith("Mon") or name in ("Tue deliver", "take back", "propose again", "keep")
 ]
 TURNS = 4
 INSTANTS = 40

@@ -407,22 +407,22 @@ def test_what_was_not_taken_back_is_not_proposed_again(monday: Shop) -> None:
         monday.pipeline.plan_undo(["01990000-0000-7000-8000-000000000000"])
 
 
-def test_both_of_two_orders_of_one_item_are_proposed_again(monday: Shop) -> None:
+def test_two_orders_of_one_item_are_both_proposed_again(monday: Shop) -> None:
     """Each in a run of its own, the second one knowing of the first."""
-    pipeline = monday.pipeline
+    pipeline, later = monday.pipeline, FIRST_DAY + timedelta(days=7)
     monday.act(FIRST_DAY)
-    bread = monday.ids("bread")
-    for _ in range(2):
-        pipeline.revert(pipeline.plan_revert(Selection(ids=(bread[-1],))), BUYER, "no")
-        monday.act(FIRST_DAY)
-        if len(bread) == 1:
-            monday.clock.now += timedelta(minutes=1)
-            pipeline.undo(pipeline.plan_undo(bread), BUYER, "yes")
-            monday.act(FIRST_DAY)
-            bread += monday.ids("bread")
-    assert len(set(bread)) == 2
-    # The first was proposed again as the second, so only that one is left to be.
-    assert [step.what for step in pipeline.plan_undo(bread)] == ["propose", "nothing"]
+    old = monday.ids("bread")
+    monday.revert("north", FIRST_DAY)
+    monday.play(later)
+    old += monday.ids("bread")
+    monday.revert("north", later)
+    monday.clock.now = moment(later, 23, 20)
+    runs = pipeline.undo(pipeline.plan_undo(old), BUYER, "both after all")
+    assert [run.verdicts["allow"] + run.verdicts["clip"] for run in runs] == [1, 1]
+    with pipeline.store.transaction(pipeline.tenant) as tx:
+        again = tx.proposed_again(old)
+    assert set(again) == set(old)
+    assert all(pipeline.replay(new)["run_identical"] for new in again.values())
 
 
 def test_what_cannot_be_taken_back_is_left_to_a_person() -> None:
