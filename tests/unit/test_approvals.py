@@ -434,7 +434,7 @@ def test_what_cannot_be_taken_back_is_left_to_a_person() -> None:
         "fingerprint": "f",
         "details": {},
     }
-    steps = [{"step": "allow"}, {"step": "executed", "receipt": receipt}]
+    steps: list[dict[str, Any]] = [{"step": "allow"}, {"step": "executed", "receipt": receipt}]
     found = {"d": ledger.receipt_of(steps)}
     step = ledger.plan(row, steps, found, final=True)
     assert (step.what, step.why) == (

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date
 from typing import Any
 
@@ -24,7 +24,7 @@ from storekeep.decisions import (
 )
 from storekeep.errors import InvariantBroken, Refused
 from storekeep.ledger import Entry
-from storekeep.pipeline.outlook import asked, by_now, open_bounds
+from storekeep.pipeline.outlook import asked, by_now, open_bounds, recorded_evidence
 from storekeep.pipeline.recording import order_of
 from storekeep.pipeline.rejudging import Ground, Rejudging, Word
 from storekeep.store import Transaction
@@ -32,7 +32,6 @@ from storekeep.watch import stage
 
 # After these steps a request still waits.
 WAITING = ("agreed", "changed")
-_CHANGED: Mapping[str, str] = {Decided.ALLOW: "approved", Decided.ESCALATE: "changed"}
 _AGENT = "agent:"
 
 
@@ -74,7 +73,7 @@ class Answering(Rejudging):
             ends = dict.fromkeys(late, "expired")
             for key, word in self._judge_again(tx, sorted(requests.keys() - late)).items():
                 request = requests[key]
-                role, persons = _asked(request, word)
+                role, persons = _asked([request, word.plain], word, request["role"])
                 self._may_answer(by, role, word.ladder, request, approves=True)
                 agreed = self._agreed(by, role, word, request)
                 ends[key] = _end(agreed, persons, request) if word.stands else "denied"
@@ -142,10 +141,14 @@ class Answering(Rejudging):
             _within(self._bounds(tx, ground), values, decision_id)
             changed = self._put(tx, ground, values, by)
             word = self._words(tx, ground, changed.proposed)[decision_id]
-            end = _CHANGED.get(word.plain["verdict"])
-            if end is None or not word.stands:
+            if not word.stands or word.plain["verdict"] not in (Decided.ALLOW, Decided.ESCALATE):
                 raise Refused(f"policy would not let that happen: {_objections(word)}")
-            self._record_change(tx, changed, word, request, end, reason)
+            # That figures have moved since is no reason to ask nobody: the change itself must be.
+            then = replace(ground, evidence=recorded_evidence(changed.history, ground.evidence))
+            words = [word, self._words(tx, then, changed.proposed)[decision_id]]
+            free = all(each.plain["verdict"] == Decided.ALLOW for each in words)
+            end = "approved" if free else "changed"
+            self._record_change(tx, changed, words, request, end, reason)
         return end
 
     def lapse(self) -> int:
@@ -181,7 +184,8 @@ class Answering(Rejudging):
                 bounds = [each for each in self._bounds(tx, ground) if _can_be_told(each)]
                 for key in ground.ids:
                     request, history, word = requests[key], histories[key], words[key]
-                    run, needed = runs[history[0]["batch"]], _asked(request, word)
+                    run = runs[history[0]["batch"]]
+                    needed = _asked([request, word.plain], word, request["role"])
                     own = [open_bounds(each) for each in bounds if each["decision_id"] == key]
                     told = asked(request, history, run, self.now())
                     now = by_now(history, word, ground.evidence, *needed)
@@ -258,14 +262,15 @@ class Answering(Rejudging):
         self,
         tx: Transaction,
         changed: _Changed,
-        word: Word,
+        words: Sequence[Word],
         request: Mapping[str, Any],
         end: str,
         reason: str,
     ) -> None:
         """Record a change, and let the stock on its way, the limits and the request follow from it."""
         key, by = changed.decision_id, changed.by
-        role, persons = word.plain["role"] or request["role"], word.plain["persons"] or 1
+        word = words[0]
+        role, persons = _asked([each.plain for each in words], word, request["role"])
         agreed = [by] if self._holds(by, role, word.ladder) else []
         digest = ledger.asked_digest(changed.after.parameters)
         said = {
@@ -351,11 +356,12 @@ def digest_of(digests: Iterable[str]) -> str:
     return listed[0] if len(listed) == 1 else canonical.digest(listed)
 
 
-def _asked(request: Mapping[str, Any], word: Word) -> tuple[str, int]:
-    """The role that must approve and by how many persons: what was asked for at first, or more by now."""
-    roles, ladder = [request["role"], word.plain["role"]], list(word.ladder)
-    role = max((one for one in roles if one in ladder), key=ladder.index, default=request["role"])
-    return role, max(request["persons"], word.plain["persons"] or 1)
+def _asked(asks: Sequence[Mapping[str, Any]], word: Word, otherwise: str) -> tuple[str, int]:
+    """The role that must approve and by how many persons: the most of what is asked for."""
+    ladder = list(word.ladder)
+    roles = [each["role"] for each in asks if each["role"] in ladder]
+    persons = max(each["persons"] or 1 for each in asks)
+    return max(roles, key=ladder.index, default=otherwise), persons
 
 
 def _end(agreed: Sequence[str], persons: int, request: Mapping[str, Any]) -> str:

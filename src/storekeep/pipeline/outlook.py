@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import date, datetime, timedelta
 from typing import Any
 
+import pyarrow as pa
 import pyarrow.compute as pc
 
 from storekeep import ledger
@@ -70,6 +72,18 @@ def open_bounds(bound: Mapping[str, Any]) -> dict[str, Any]:
         **{name: bound[name] for name in ("rule", "parameter")},
         **{name: bound[name] if math.isfinite(bound[name]) else None for name in sides},
     }
+
+
+def recorded_evidence(history: Sequence[Mapping[str, Any]], like: Evidence) -> Evidence:
+    """What was known about a decision's subject when it was made, in the columns of evidence of now."""
+    then, schema = history[0]["evidence"], like.values.schema
+    columns = [
+        # JSON has dates and times as texts, which Arrow reads.
+        pa.array([then.get(one.name)], pa.string() if pa.types.is_temporal(one.type) else one.type)
+        for one in schema
+    ]
+    values = pa.Table.from_arrays(columns, names=schema.names).cast(schema)
+    return replace(like, values=values)
 
 
 def _plain(value: object) -> object:
