@@ -8,7 +8,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from storekeep import bus, features, ledger, policy
+from storekeep import features, ledger, policy
 from storekeep.actions import PLACE_PURCHASE_ORDER
 from storekeep.decisions import HOLDS, Action, Evidence, Proposed, decision_ids
 from storekeep.ledger import Batch, Terms
@@ -146,8 +146,3 @@ def _evidence(orders: Sequence[Mapping[str, Any]], known_by: datetime) -> Eviden
         for each in orders
     ]
     return Evidence(pa.Table.from_pylist(rows), known_by, {}, 0)
-
-
-def partition(pipeline: Pipeline) -> int:
-    """Where the location reports."""
-    return bus.partition_of(pipeline.tenant, LOCATION)

@@ -159,12 +159,13 @@ def revert_all(trade: Trade, many: int) -> None:
     alone = ARRIVED + CHANGED
     # Many enough calls that one can be half-way.
     at_once = many // 4
-    assert Counter(step.what for step in trade.plan()) == {
+    plan = trade.plan()
+    assert Counter(step.what for step in plan) == {
         "compensate": 3 * many - alone,
         "person": alone,
         "withdraw": WAITING,
     }
-    assert pipeline.revert(trade.plan(), "bea", "a bad forecast") == 3 * many + WAITING
+    assert pipeline.revert(plan, "bea", "a bad forecast") == 3 * many + WAITING
     pipeline.act(limit=at_once)
     done = trade.cancelled()
     east = set(trade.ids[EAST])
@@ -182,9 +183,10 @@ def revert_all(trade: Trade, many: int) -> None:
     # It is still away: asked again, nothing is lost and nothing repeated.
     with pipeline.store.transaction(pipeline.tenant) as tx:
         before = tx.ledger_head()
-    told = Counter(step.what for step in trade.plan())
+    plan = trade.plan()
+    told = Counter(step.what for step in plan)
     assert told == {"finish": left, "person": alone, "nothing": 3 * many + WAITING - alone - left}
-    assert pipeline.revert(trade.plan(), "bea", "again") == 0
+    assert pipeline.revert(plan, "bea", "again") == 0
     pipeline.act(limit=at_once)
     with pipeline.store.transaction(pipeline.tenant) as tx:
         assert tx.ledger_head() == before

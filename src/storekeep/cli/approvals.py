@@ -85,6 +85,7 @@ def list_(asked: Asked, order_group: str | None, *, orders: bool) -> None:
         drawn = shown.table(_WAITING, lines)
         hint = "storekeep approvals approve DECISION..."
     said = f"{drawn}\n\nTimes in {zone.key}. To approve: {hint}"
+    said += "\nWhat one needs to decide: storekeep approvals show DECISION..."
     asked.answer(rows, said if rows else "Nothing waits for approval.")
 
 
@@ -161,6 +162,7 @@ def _described(asked: Asked, told: Mapping[str, Any]) -> str:
             }
         ),
         *("", "What is asked:", shown.pairs(told["parameters"])),
+        *_at_first(told),
         *("", "Why a person decides, and what else was said:"),
         *_spoken(told["rules"]),
         *("", "The arithmetic:", shown.pairs(told["arithmetic"])),
@@ -183,6 +185,14 @@ def _described(asked: Asked, told: Mapping[str, Any]) -> str:
             f"  ... and {len(changed) - _MOST_DIFFERENCES} more figures; --json shows all."
         )
     return "\n".join(lines)
+
+
+def _at_first(told: Mapping[str, Any]) -> list[str]:
+    """What the agent proposed, where something else is asked for by now."""
+    other = {
+        name: then for name, then in told["proposed"].items() if then != told["parameters"][name]
+    }
+    return [f"  first proposed: {name} {then}" for name, then in other.items()]
 
 
 def _deciders(told: Mapping[str, Any]) -> str:
