@@ -302,6 +302,15 @@ class Shop:
         self.pipeline.revert(self.pipeline.plan_revert(chosen), BUYER, "too much")
         self.act(day)
 
+    def undo(self, supplier_id: str, day: date) -> None:
+        """What was taken back of a supplier's order is proposed again after all."""
+        self.clock.now = moment(day, 23, 20)
+        chosen = Selection(order_group=f"{supplier_id}/{LOCATION}/{day}", status="reverted")
+        with self.pipeline.store.transaction(self.pipeline.tenant) as tx:
+            ids = [row["decision_id"] for row in tx.decisions(chosen)]
+        self.pipeline.undo(self.pipeline.plan_undo(ids), BUYER, "it was not too much")
+        self.act(day)
+
     # What is so ---------------------------------------------------------------------------------------
 
     def pending(self) -> int:
@@ -445,6 +454,7 @@ def script(shop: Shop) -> list[tuple[str, Callable[[], object]]]:
         *shop.day_steps(FIRST_DAY),
         *shop.day_steps(second),
         ("take back", lambda: shop.revert("south", second)),
+        ("propose again", lambda: shop.undo("south", second)),
         ("keep", lambda: shop.pipeline.keep_history()),  # noqa: PLW0108  # asked for its names without one
     ]
 

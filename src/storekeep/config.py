@@ -8,6 +8,7 @@ Hides where a setting comes from. Order, last wins: the default, `storekeep.toml
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
@@ -77,6 +78,10 @@ class Settings(BaseSettings):
 
     principal: str = Field(
         default="operator", description="Who the ledger names as the person acting."
+    )
+    principals: Mapping[str, tuple[str, ...]] = Field(
+        default={},
+        description="Who may act for the tenant, each with the roles in which they approve.",
     )
     log_level: str = Field(
         default="warning",

@@ -132,6 +132,7 @@ VERDICTS = pa.schema(
         pa.field("subject", pa.string(), nullable=False),
         pa.field("verdict", pa.string(), nullable=False),
         pa.field("role", pa.string()),
+        pa.field("persons", pa.int64()),
         pa.field("rules", pa.list_(RULE), nullable=False),
     ]
 )
@@ -198,6 +199,8 @@ _FIRST: Mapping[str, Status] = {
     Decided.HOLD: Status.HELD,
 }
 _NEXT: Mapping[tuple[Status, str], Status] = {
+    (Status.ESCALATED, "agreed"): Status.ESCALATED,
+    (Status.ESCALATED, "changed"): Status.ESCALATED,
     (Status.ESCALATED, "approved"): Status.PENDING,
     (Status.ESCALATED, "rejected"): Status.REJECTED,
     (Status.ESCALATED, "denied"): Status.DENIED,
@@ -212,7 +215,6 @@ _NEXT: Mapping[tuple[Status, str], Status] = {
     (Status.REVERTING, "compensated"): Status.REVERTED,
     (Status.REVERTING, "needs_person"): Status.NEEDS_PERSON,
     (Status.NEEDS_PERSON, "reverting"): Status.REVERTING,
-    (Status.NEEDS_PERSON, "needs_person"): Status.NEEDS_PERSON,
 }
 
 

@@ -19,7 +19,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from storekeep import ledger
+from storekeep import features, ledger, policy
+from storekeep.actions import PLACE_PURCHASE_ORDER
 from storekeep.config import Settings
 from storekeep.decisions import Decided, Selection
 from storekeep.policy import SHIPPED
@@ -101,13 +102,31 @@ def unanswered(shop: Shop) -> None:
     assert shop.pipeline.lapse() == len(waiting) == 1
 
 
+def changed(shop: Shop) -> None:
+    """A person asks for something else, two others agree; it is taken back, and proposed again."""
+    pipeline, (wine, *_) = shop.pipeline, monday(shop)
+    asks = "usual_order_units IS NULL AND order_value_minor > 50000\n    role: buyer\n"
+    more = "    persons: 3\n    change: {order_units: {at_most: order_units}}\n"
+    book = (SHIPPED / "replenish.yaml").read_text(encoding="utf-8").replace(asks, asks + more)
+    with pipeline.store.transaction(pipeline.tenant) as tx:
+        version = policy.load(book, action=PLACE_PURCHASE_ORDER, evidence=features.SCHEMA).version
+        tx.register("rulebook", "replenish", version, book, shop.clock.now, BUYER)
+        tx.promote("rulebook", "replenish", version, shop.clock.now, BUYER)
+    assert pipeline.change(wine, "ann", {"order_units": 24}, "the shelf is small") == "changed"
+    assert pipeline.approve([wine], "bob") == {wine: "agreed"}
+    assert pipeline.approve([wine], BUYER) == {wine: "approved"}
+    shop.act(FIRST_DAY)
+    shop.revert("north", FIRST_DAY)
+    shop.undo("north", FIRST_DAY)
+
+
 @pytest.fixture(scope="module")
 def exports(
     home_settings: Settings, tmp_path_factory: pytest.TempPathFactory
 ) -> dict[str, Exported]:
-    """Three shops in which every kind of entry is written."""
+    """Shops in which every kind of entry is written."""
     folder, made = tmp_path_factory.mktemp("page"), {}
-    for play in (approved, rejected, unanswered):
+    for play in (approved, rejected, unanswered, changed):
         path = folder / play.__name__
         with opened_shop(new_tenant(home_settings)) as shop:
             play(shop)
@@ -180,7 +199,8 @@ def test_the_fields_of_a_held_decision_are_those_the_page_leaves(
     )
     assert row is not None
     assert by_step["hold"] - by_step["allow"] == {"reason", "safe_default"}
-    assert by_step["allow"] - by_step["hold"] == set(re.findall(r"`(\w+)`", row[1]))
+    # Only what is proposed again reverses anything.
+    assert by_step["allow"] - by_step["hold"] - {"reverses"} == set(re.findall(r"`(\w+)`", row[1]))
 
 
 def test_the_lines_of_an_export_have_the_fields_that_the_page_names(exported: Exported) -> None:

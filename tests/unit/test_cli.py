@@ -133,6 +133,8 @@ def test_help_answers_in_half_a_second(words: list[str]) -> None:
         (["decisions", "list", "--since", "yesterday"], "no date or time"),
         (["decisions", "show", "17"], "'17' is not an id"),
         (["decisions", "revert", "--reason", "x"], "say which decisions"),
+        (["decisions", "revert", NOBODY, "--undo", NOBODY], "or --undo alone"),
+        (["approvals", "change", NOBODY, "--reason", "x"], "Missing option '--set'"),
         (["decisions", "revert", NOBODY], "say why with --reason"),
         (["decisions", "verify", "--public-key", "00"], "64 hexadecimal digits"),
         (["decisions", "verify", "/nowhere"], "does not exist"),
@@ -208,9 +210,9 @@ def test_init_makes_a_home_whose_settings_stand_at_their_defaults(place: Path) -
     assert document == {"home": str(place / "h"), "settings": str(file), "made": True}
     assert file.stat().st_mode & 0o777 == 0o600
     assert json.loads((place / "h" / "version").read_text())["format"] >= 1
-    bare = re.sub(r"^# (\w+ = )", r"\1", file.read_text(), flags=re.MULTILINE)
+    bare = re.sub(r"^# (\w+ = |\[)", r"\1", file.read_text(), flags=re.MULTILINE)
     bare = re.sub(r'^\w+ = ""\n', "", bare, flags=re.MULTILINE)
-    names = set(re.findall(r"^(\w+) = ", bare, re.MULTILINE))
+    names = set(re.findall(r"^(?:\[(?=\w+\]))?(\w+)(?: = |\])", bare, re.MULTILINE))
     unset = {name for name, field in Settings.model_fields.items() if field.default is None}
     assert names == set(Settings.model_fields) - {"home"} - unset
     before = Settings(home=place / "h")
@@ -823,6 +825,77 @@ def test_which_approvals_are_meant_must_be_said_once(records: Records) -> None:
     assert records.now("rum") == "escalated"
 
 
+def test_what_a_person_needs_to_decide_is_shown(records: Records) -> None:
+    rum = records.ids["rum"]
+    document = told(records.ask("approvals", "show", rum, "--json"))
+    (request,) = document["requests"]
+    assert document["roles_open"] is True
+    assert document["digest"] == request["digest"]
+    assert (request["decision_id"], request["role"], request["persons"]) == (rum, "buyer", 1)
+    assert request["now"]["verdict"] == "escalate"
+    group = told(
+        records.ask("approvals", "show", "--order-group", request["order_group"], "--json")
+    )
+    orders = told(records.ask("approvals", "list", "--orders", "--json"))
+    (order,) = (each for each in orders if each["order_group"] == request["order_group"])
+    assert order["digest"] == group["digest"]
+    text = records.ask("approvals", "show", rum).stdout
+    for words in (
+        "What is asked:",
+        "Why a person decides",
+        "otherwise",
+        "hours old",
+        "every role is open",
+    ):
+        assert words in text
+    assert request["digest"] in text
+    assert request["rules"][0]["reason"] in text
+
+
+def test_an_answer_is_for_what_was_seen(records: Records) -> None:
+    rum = records.ids["rum"]
+    for words in (
+        ("approve",),
+        ("reject", "--reason", "x"),
+        ("change", "--set", "order_units=6", "--reason", "x"),
+    ):
+        result = records.ask("approvals", *words, rum, "--digest", "0" * 64)
+        assert result.exit_code == 1
+        assert "not what you saw" in result.stderr
+    assert records.now("rum") == "escalated"
+
+
+def test_another_quantity_is_asked_for(records: Records) -> None:
+    rum = records.ids["rum"]
+    wrong = records.ask("approvals", "change", rum, "--set", "order_units", "--reason", "x")
+    assert wrong.exit_code == 2
+    assert "order_units=24" in wrong.stderr
+    result = records.ask("approvals", "change", rum, "--set", "pack_size_units=1", "--reason", "x")
+    assert result.exit_code == 1
+    assert "lets pack_size_units be changed" in result.stderr
+    # Never ordered before, and still above what a buyer is asked about: somebody else has to approve.
+    words = ("approvals", "change", rum, "--set", "order_units=12", "--reason", "a small shelf")
+    document = told(records.ask(*words, "--as", "ann", "--json"))
+    assert (document["counts"], document["results"][0]["status"]) == ({"changed": 1}, "escalated")
+    (request,) = told(records.ask("approvals", "show", rum, "--json"))["requests"]
+    assert (request["parameters"]["order_units"], request["changed_by"]) == (12, "ann")
+    assert "order_units" in records.ask("decisions", "show", rum).stdout
+
+
+def test_roles_come_from_the_settings(records: Records, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("STOREKEEP_PRINCIPALS", '{"ann": ["buyer"]}')
+    result = records.ask("approvals", "approve", records.ids["rum"], "--as", "bob")
+    assert result.exit_code == 1
+    assert "is for the role buyer" in result.stderr
+    assert (
+        told(records.ask("approvals", "show", records.ids["rum"], "--json"))["roles_open"] is False
+    )
+    monkeypatch.setenv("STOREKEEP_PRINCIPALS", '{"ann": "buyer"}')
+    wrong = records.ask("approvals", "list")
+    assert wrong.exit_code == 2
+    assert "principals" in wrong.stderr
+
+
 def test_a_decision_is_taken_back_once_the_plan_was_seen(records: Records) -> None:
     milk = records.ids["milk"]
     words = ("decisions", "revert", milk, "--reason", "wrong milk")
@@ -834,6 +907,7 @@ def test_a_decision_is_taken_back_once_the_plan_was_seen(records: Records) -> No
     assert records.now("milk") == "executed"
     document = told(records.ask(*words, "--as", "bob", "--yes", "--json"))
     assert document["taken_on"] == 1
+    assert document["revert"]
     assert [row["status"] for row in document["results"]] == ["reverted"]
     history = told(records.ask("decisions", "show", milk, "--json"))["history"]
     assert history[2]["by"] == "bob"
@@ -857,6 +931,26 @@ def test_at_a_terminal_a_person_is_asked(records: Records) -> None:
     assert "reverted 1" in seen
     assert records.now("cream") == "reverted"
     assert "sour" in records.ask("decisions", "show", records.ids["cream"]).stdout
+
+
+def test_a_revert_is_taken_back(records: Records) -> None:
+    milk = records.ids["milk"]
+    row = told(records.ask("decisions", "show", milk, "--json"))
+    (entry,) = (each for each in row["history"] if each["step"] == "reverting")
+    with opened(Settings(home=records.settings.home, tenant=records.tenant)) as pipeline:  # noqa: SIM117  # one line too long
+        with pipeline.store.transaction(records.tenant) as tx:
+            revert = tx.ledger_batches(entry["batch"], entry["batch"])[0]["batch_id"]
+    assert records.ask("decisions", "revert", milk, "--undo", revert, "--dry-run").exit_code == 2
+    plan = told(records.ask("decisions", "revert", "--undo", revert, "--dry-run", "--json"))
+    assert (plan["counts"], plan["results"]) == ({"propose": 1}, [])
+    words = ("decisions", "revert", "--undo", revert, "--reason", "it was right", "--yes")
+    document = told(records.ask(*words, "--json"))
+    (again,) = document["results"]
+    assert (again["reverses"], again["status"]) == (milk, "executed")
+    assert records.now("milk") == "reverted"
+    assert milk in records.ask("decisions", "show", again["decision_id"]).stdout
+    assert "proposes decision" in records.ask("decisions", "explain", again["decision_id"]).stdout
+    assert "nothing to propose again" in records.ask(*words).stdout
 
 
 def test_what_cannot_be_found_cannot_be_taken_back(records: Records) -> None:

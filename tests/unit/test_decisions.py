@@ -28,7 +28,17 @@ from storekeep.errors import InvariantBroken
 
 AT = datetime(2026, 3, 2, 22, 0, 0, 123456, tzinfo=UTC)
 RESULTS = [
-    *("approved", "rejected", "denied", "expired", "executed", "failed", "withdrawn"),
+    *(
+        "agreed",
+        "changed",
+        "approved",
+        "rejected",
+        "denied",
+        "expired",
+        "executed",
+        "failed",
+        "withdrawn",
+    ),
     *("reverting", "compensated", "needs_person"),
 ]
 
@@ -57,7 +67,8 @@ RESULTS = [
             ["allow", "executed", "reverting", "needs_person", "reverting", "compensated"],
             "reverted",
         ),
-        (["allow", "executed", "needs_person", "needs_person"], "needs_person"),
+        (["escalate", "agreed"], "escalated"),
+        (["escalate", "agreed", "changed", "agreed", "approved"], "pending"),
     ],
 )
 def test_a_decision_stands_where_its_entries_bring_it(steps: list[str], status: str) -> None:
@@ -222,4 +233,4 @@ def test_no_evidence_has_no_digests() -> None:
 def test_the_words_of_verdicts_and_states_are_what_the_ledger_holds() -> None:
     assert [str(verdict) for verdict in Decided] == ["allow", "clip", "escalate", "deny", "hold"]
     assert all(status.value == status.name.lower() for status in Status)
-    assert decisions.VERDICTS.names == ["subject", "verdict", "role", "rules"]
+    assert decisions.VERDICTS.names == ["subject", "verdict", "role", "persons", "rules"]

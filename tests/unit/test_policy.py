@@ -59,6 +59,10 @@ def refusal(text: str) -> str:
     return str(refused.value)
 
 
+ASKS = "escalate: [{id: a, when: true, role: b, reason: x, change: "
+SHARES = "limits: [{id: a, sum: 1, by: [], at_most: 1, per: day, then: forbid, "
+
+
 # What is refused, and where --------------------------------------------------------------------------
 
 
@@ -97,6 +101,14 @@ def refusal(text: str) -> str:
         (GOOD + "sla: {approve_within: PT0S}\n", "10:23", "longer than nothing"),
         (GOOD + "rollback: [{id: a, when: waste = 'x', reason: y}]\n", "10:34", "cannot be compared"),
         (GOOD + "roles: [buyer, buyer]\n", "10:8", "listed twice"),
+        (GOOD + ASKS + "{}, persons: 4}]\n", "10:73", "less than or equal to 3"),
+        (GOOD + ASKS + "{}, persons: two}]\n", "10:73", "valid integer"),
+        (GOOD + ASKS + "{sku: {at_most: 3}}}]\n", "10:61", "'sku' cannot be changed by a person"),
+        (GOOD + ASKS + "{order_units: {}}}]\n", "10:61", "say how far 'order_units' may go"),
+        (GOOD + ASKS + "{order_units: {at_mst: 3}}}]\n", "10:75", "did you mean 'at_most'?"),
+        (GOOD + ASKS + "{order_units: {at_most: order_unts}}}]\n", "10:84", "did you mean 'order_units'?"),
+        (GOOD + ASKS + "{order_units: {at_most: sku}}}]\n", "10:84", "where a number is wanted"),
+        (GOOD + SHARES + "persons: 2, reason: x}]\n", "10:70", "has no use for `persons`"),
     ],
 )  # fmt: skip
 def test_a_file_that_is_no_rulebook_is_refused_where_it_fails(
@@ -344,6 +356,45 @@ def test_proposals_keep_their_schema_and_what_was_not_clipped() -> None:
     assert judgement.verdicts.schema.equals(VERDICTS)
     unclipped = policy.judge(loaded(book()), orders, evidence([{}, {}]))
     assert unclipped.proposals is orders.proposals
+
+
+def test_the_most_persons_that_one_of_the_rules_wants_are_asked() -> None:
+    values = book(
+        roles=["buyer", "head"],
+        escalate=[
+            rule("one", "order_units > 1", role="head"),
+            rule("two", "order_units > 5", role="buyer", persons=2),
+        ],
+    )
+    judgement = judged(values, [{"order_units": units} for units in (1, 2, 6)])
+    asked = judgement.verdicts.select(["role", "persons"]).to_pylist()
+    assert [(row["role"], row["persons"]) for row in asked] == [
+        (None, None),
+        ("head", 1),
+        ("head", 2),
+    ]
+
+
+def test_what_an_approver_may_change_is_told_for_each_row() -> None:
+    allowed = {"order_units": {"at_least": "pack_size_units", "at_most": "usual_order_units"}}
+    rules = [
+        rule("one", "order_units > 1", role="buyer", change=allowed),
+        rule("two", "order_units > 1", role="buyer", change={"order_units": {"at_most": 9}}),
+        rule("three", "order_units > 1", role="buyer"),
+    ]
+    values, orders = book(escalate=rules), [{"order_units": 5}, {"order_units": 6}]
+    facts = evidence([{"usual_order_units": 20.0}, {"usual_order_units": None}])
+    found = policy.bounds(loaded(values), proposed(orders), facts).to_pylist()
+    assert [(row["subject"], row["rule"], row["at_least"], row["at_most"]) for row in found] == [
+        ("s000", "one", 1.0, 20.0),
+        ("s000", "two", -math.inf, 9.0),
+        ("s001", "one", 1.0, None),
+        ("s001", "two", -math.inf, 9.0),
+    ]
+    assert policy.bounds(loaded(book()), proposed(orders), facts).num_rows == 0
+    changed = policy.changed(loaded(values), proposed(orders), facts, {"order_units": 8})
+    assert changed.proposals["order_units"].to_pylist() == [8, 8]
+    assert changed.proposals["order_value_minor"].to_pylist() == [800, 800]
 
 
 def test_an_approval_satisfies_what_asks_and_nothing_that_forbids() -> None:

@@ -34,6 +34,11 @@ MIGRATIONS = sorted(
     file.stem for file in (Path(connection.__file__).parents[1] / "migrations").glob("*.sql")
 )
 AT = datetime(2026, 3, 2, tzinfo=UTC)
+MIGRATIONS = sorted(
+    path.name.removesuffix(".sql")
+    for path in (resources.files("storekeep") / "migrations").iterdir()
+    if path.name.endswith(".sql")
+)
 
 MIGRATIONS = sorted(
     file.name.removesuffix(".sql")

@@ -54,6 +54,7 @@ class Two:
     ids: list[str]
     batch: int
     home: Settings
+    reverted: str
 
     @property
     def partition(self) -> int:
@@ -75,6 +76,7 @@ def two(home_settings: Settings) -> Iterator[Two]:
     with servers.lease(home) as database, shop.opened_shop(home) as opened:
         opened.prepare()
         opened.play(shop.FIRST_DAY)
+        reverted = again(opened, *opened.ids("salt"))
         for _, step in opened.day_steps(second)[:4]:
             step()
         store = opened.pipeline.store
@@ -87,7 +89,18 @@ def two(home_settings: Settings) -> Iterator[Two]:
             tx.add_dead_letters([LETTER])
         with store.transaction(eve) as tx:
             tx.make_tenant()
-        yield Two(database, store, home.tenant, eve, ids, 1, home)
+        yield Two(database, store, home.tenant, eve, ids, 1, home, reverted)
+
+
+def again(opened: shop.Shop, *ids: str) -> str:
+    """Decisions are taken back, and proposed again; the ledger batch of the revert."""
+    pipeline = opened.pipeline
+    pipeline.revert(pipeline.plan_revert(Selection(ids=ids)), shop.BUYER, "a mistake")
+    pipeline.act()
+    with pipeline.store.transaction(pipeline.tenant) as tx:
+        reverted = str(tx.ledger_batches()[-2]["batch_id"])
+    pipeline.undo(pipeline.plan_undo([reverted]), shop.BUYER, "another mistake")
+    return reverted
 
 
 def request(decision_id: str) -> pa.Table:
@@ -280,6 +293,9 @@ def reads(two: Two) -> dict[str, Callable[[Transaction], Any]]:
         "entries_of": lambda tx: tx.entries_of(two.ids),
         "decisions": lambda tx: tx.decisions(Selection(ids=tuple(two.ids))),
         "lock_decisions": lambda tx: tx.lock_decisions(two.ids),
+        "group_values": lambda tx: tx.group_values(two.ids),
+        "taken_back": lambda tx: tx.taken_back(two.reverted),
+        "proposed_again": lambda tx: tx.proposed_again(two.ids),
         "count_decisions": lambda tx: tx.count_decisions("status"),
         "count_rules": lambda tx: tx.count_rules(),
         "value_by_batch": lambda tx: tx.value_by_batch(),
@@ -307,13 +323,27 @@ def reads(two: Two) -> dict[str, Callable[[Transaction], Any]]:
 
 WRITES: dict[str, Callable[[Transaction, Two], Any]] = {
     "postpone_tasks": lambda tx, two: tx.postpone_tasks(two.ids, timedelta(days=9)),
+    "hasten_tasks": lambda tx, two: tx.hasten_tasks(two.ids),
     "drop_tasks": lambda tx, two: tx.drop_tasks(two.ids),
+    "agree": lambda tx, two: tx.agree(two.ids, "eve"),
+    "change_approval": lambda tx, two: tx.change_approval(
+        two.ids[0],
+        {
+            "role": "r",
+            "persons": 1,
+            "digest": "x",
+            "rulebook_version": "v",
+            "changed_by": "eve",
+            "agreed": ["eve"],
+        },
+    ),
     "drop_approvals": lambda tx, two: tx.drop_approvals(two.ids),
     "drop_uses": lambda tx, two: tx.drop_uses(two.ids),
     "add_mode": lambda tx, _: tx.add_mode(CHANGE),
     "halt": lambda tx, _: tx.halt("", shop.moment(shop.FIRST_DAY), "eve", "all of it"),
     "resume": lambda tx, _: tx.resume("offers"),
     "move_decisions": lambda tx, two: tx.move_decisions(dict.fromkeys(two.ids, "reverted")),
+    "move_money": lambda tx, two: tx.move_money(dict.fromkeys(two.ids, 1)),
     "clear_decisions": lambda tx, _: tx.clear_decisions(),
     "clear_stock": lambda tx, _: tx.clear_stock(),
     "move_position": lambda tx, two: tx.move_position("stock", two.partition, 99),
@@ -415,7 +445,7 @@ def test_each_method_of_a_transaction_is_tried() -> None:
         if not name.startswith("_")
     }
     # Refuses for want of an entry; see below.
-    assert methods == {*reads(Two(*[None] * 7)), *WRITES, "ledger_entry"}  # type: ignore[arg-type]  # only their names
+    assert methods == {*reads(Two(*[None] * 8)), *WRITES, "ledger_entry"}  # type: ignore[arg-type]  # only their names
 
 
 def test_no_method_tells_of_others(two: Two) -> None:

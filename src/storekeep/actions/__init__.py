@@ -2,7 +2,7 @@
 
 from storekeep.actions.adapter import Adapter, Order
 from storekeep.actions.back_office import PLACE_PURCHASE_ORDER, BackOffice
-from storekeep.actions.effects import arrivals, effects, pending
+from storekeep.actions.effects import arrivals, corrections, effects, pending
 
 __all__ = [
     "PLACE_PURCHASE_ORDER",
@@ -10,6 +10,7 @@ __all__ = [
     "BackOffice",
     "Order",
     "arrivals",
+    "corrections",
     "effects",
     "pending",
 ]

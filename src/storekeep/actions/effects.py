@@ -46,6 +46,24 @@ def effects(
         yield event(type_, _SOURCE, location_id, at, _moves(rows, verb, at))
 
 
+def corrections(before: Order, after: Order, at: datetime, number: int) -> Iterator[Event]:
+    """A person changed what is asked for: the old is on its way no more, the new is.
+
+    `number` tells the changes of one decision apart.
+    """
+    for order, type_, verb in (
+        (before, *_TOLD["withdrawn"]),
+        (after, "OrderCommitted", "committed"),
+    ):
+        row = {
+            "decision_id": order.decision_id,
+            "purchase_order_id": None,
+            **{name: order.parameters[name] for name in (*_KEYS, "order_units")},
+        }
+        moves = _moves([row], f"{verb}/{number}", at)
+        yield event(type_, _SOURCE, row["location_id"], at, moves)
+
+
 def arrivals(receipts: Iterable[Receipt], at: datetime) -> dict[str, pa.Table]:
     """The goods that have arrived by what receipts say, as facts by location."""
     rows: dict[str, list[dict[str, Any]]] = {}

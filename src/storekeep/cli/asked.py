@@ -272,6 +272,28 @@ class Moment(click.ParamType[datetime]):
             self.fail(said, param, ctx)
 
 
+class Assignment(click.ParamType[tuple[str, int]]):
+    """A parameter and the whole number that it is set to."""
+
+    name = "name=value"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[str, int]:
+        """The name and the number."""
+        if isinstance(value, tuple):
+            return value
+        name, _, number = value.partition("=")
+        try:
+            return name.strip(), int(number)
+        except ValueError:
+            self.fail(
+                f"{value!r} sets nothing; write a name and a whole number: order_units=24",
+                param,
+                ctx,
+            )
+
+
 class PublicKey(click.ParamType[str]):
     """An Ed25519 public key in hexadecimal."""
 

@@ -139,7 +139,7 @@ def show(asked: Asked, decision_id: str) -> None:
         **row,
         "reversibility": run["reversibility"],
         "rulebook": run["rulebook"],
-        "parameters": first.get("parameters"),
+        "parameters": ledger.standing(history) or None,
         "rules": first.get("rules", []),
         "hold": first.get("reason"),
         "run": run,
@@ -149,6 +149,8 @@ def show(asked: Asked, decision_id: str) -> None:
 
 
 def _described(asked: Asked, told: Mapping[str, Any]) -> str:
+    from storekeep import ledger
+
     zone = asked.zone()
     facts: dict[str, object] = {
         "action": f"{told['action']} for {told['subject']} ({told['reversibility']})",
@@ -161,6 +163,8 @@ def _described(asked: Asked, told: Mapping[str, Any]) -> str:
     if told["money_minor"] is not None:
         facts["money"] = shown.money(told["money_minor"], told["currency"])
     facts |= {"order": told["order_group"] or "none", "run": told["batch_id"]}
+    if told["reverses"]:
+        facts["proposes again"] = f"{told['reverses']}, which was taken back"
     lines = [f"Decision {told['decision_id']}: {told['status']}", shown.pairs(facts)]
     if told["parameters"]:
         lines += ["", "Parameters:", shown.pairs(told["parameters"])]
@@ -175,6 +179,7 @@ def _described(asked: Asked, told: Mapping[str, Any]) -> str:
         words = [f"{shown.moment(at, zone)}  {entry['step']}"]
         words += [f"by {entry['by']}"] if entry.get("by") else []
         words += [entry["receipt"]["reference"]] if entry.get("receipt") else []
+        words += ledger.changes(entry)
         words += [entry["reason"]] if entry.get("reason") else []
         lines.append(f"  {', '.join(words)} (ledger batch {entry['batch']})")
     lines += ["", f"Why: storekeep decisions explain {told['decision_id']}"]
@@ -244,6 +249,12 @@ def replay(asked: Asked, decision_id: str) -> None:
 @_selecting
 @click.option("--reason", metavar="TEXT", help="Why; asked for if not given.")
 @click.option("--as", "principal", metavar="NAME", help="Who takes it back, if not you.")
+@click.option(
+    "--undo",
+    type=Identifier(),
+    multiple=True,
+    help="Propose again what this revert took back, or this decision.",
+)
 @click.option("--dry-run", is_flag=True, help="Show the plan and do nothing.")
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @pass_asked
@@ -251,6 +262,7 @@ def revert(
     asked: Asked,
     /,
     ids: tuple[str, ...],
+    undo: tuple[str, ...],
     reason: str | None,
     principal: str | None,
     *,
@@ -262,10 +274,13 @@ def revert(
 
     What was ordered is cancelled, what was not yet is withdrawn. Shows the plan first, then asks. What
     somebody else changed since, or what has arrived, is left to a person: the command then exits with 1.
+    Running it again finishes what was not done yet. With --undo a revert is taken back itself: what it undid
+    is proposed anew, and judged.
     """
-    if not ids and not any(given.values()):
+    chosen = bool(ids) or any(given.values())
+    if chosen == bool(undo):
         raise click.UsageError(
-            "say which decisions: their ids, or --batch, --order-group, --since, ..."
+            "say which decisions: their ids, or --batch, --order-group, --since, ...; or --undo alone"
         )
     if not dry_run and (asked.json or not _can_ask()):
         if not reason:
@@ -274,32 +289,67 @@ def revert(
             raise Refused(
                 "nobody is there to be asked; see the plan with --dry-run, then add --yes"
             )
-    selection = _selection(asked, {**given, "ids": ids or None})
+    aim = "propose again" if undo else "take back"
     with asked.pipeline() as pipeline:
-        plan = _plan(pipeline, selection)
-        counts = shown.tally(step.what for step in plan)
-        document = {
+        if undo:
+            plan = pipeline.plan_undo(undo)
+        else:
+            plan = _plan(pipeline, _selection(asked, {**given, "ids": ids or None}))
+        document: dict[str, Any] = {
             "dry_run": dry_run,
             "plan": plan,
-            "counts": counts,
+            "counts": shown.tally(step.what for step in plan),
             "taken_on": 0,
+            "revert": None,
             "results": [],
         }
         active = [step for step in plan if step.what != "nothing"]
         if dry_run or not active:
-            asked.answer(document, _drawn(plan))
+            asked.answer(document, _drawn(plan, aim))
             return
         if not asked.json:
-            click.echo(_drawn(plan) + "\n")
-        if not yes and not click.confirm(f"Take back {len(active)}?", err=True):
+            click.echo(_drawn(plan, aim) + "\n")
+        if not yes and not click.confirm(f"{aim.capitalize()} {len(active)}?", err=True):
             raise Refused("nothing was done")
         why = reason or click.prompt("Why? The ledger keeps it", err=True)
         by = principal or asked.settings().principal
-        document["taken_on"] = pipeline.revert(plan, by, why)
-        pipeline.act()
-        rows = _now(pipeline, [step.decision_id for step in active])
-    document["results"] = rows
-    _tell_results(asked, document, rows)
+        if undo:
+            document |= _undone(pipeline, plan, by, why)
+        else:
+            document |= _reverted(pipeline, active, by, why)
+    _tell_results(asked, document, document["results"], undo=bool(undo))
+
+
+def _reverted(pipeline: Pipeline, active: Sequence[Step], by: str, why: str) -> dict[str, Any]:
+    """Carry out a revert; how many it took on, the id by which it can be taken back, and where all stand."""
+    from storekeep import ledger
+
+    taken_on = pipeline.revert(active, by, why)
+    pipeline.act()
+    ids = [step.decision_id for step in active]
+    with pipeline.store.transaction(pipeline.tenant) as tx:
+        written = [
+            each["batch"]
+            for history in ledger.steps(tx, ids).values()
+            for each in history
+            if each.get("reverses") is True
+        ]
+        sealed = tx.ledger_batches(max(written), max(written)) if written else []
+    revert_id = sealed[0]["batch_id"] if sealed else None
+    return {"taken_on": taken_on, "revert": revert_id, "results": _now(pipeline, ids)}
+
+
+def _undone(pipeline: Pipeline, plan: Sequence[Step], by: str, why: str) -> dict[str, Any]:
+    """Propose again what was taken back; the new decisions and where they stand."""
+    runs = pipeline.undo(plan, by, why)
+    pipeline.act()
+    with pipeline.store.transaction(pipeline.tenant) as tx:
+        again = tx.proposed_again([step.decision_id for step in plan if step.what == "propose"])
+    rows = [
+        {**row, "reverses": old}
+        for old, row in zip(again, _now(pipeline, list(again.values())), strict=True)
+    ]
+    return {"taken_on": sum(run.evaluated for run in runs), "results": rows}
 
 
 def _plan(pipeline: Pipeline, selection: Selection) -> list[Step]:
@@ -315,16 +365,16 @@ def _plan(pipeline: Pipeline, selection: Selection) -> list[Step]:
     return plan
 
 
-def _drawn(plan: Sequence[Step]) -> str:
+def _drawn(plan: Sequence[Step], aim: str = "take back") -> str:
     """The plan as a table, cut where it is long, and what it comes to."""
     rows = [(s.decision_id, s.subject, s.units, s.what, s.why) for s in plan[:_MOST_SHOWN]]
     out = [shown.table(_PLANNED, rows), ""] if rows else []
     if len(plan) > _MOST_SHOWN:
         out.append(f"... and {len(plan) - _MOST_SHOWN:,} more; --json shows all.")
-    units = sum(step.units for step in plan if step.what in ("compensate", "withdraw"))
+    units = sum(step.units for step in plan if step.what in ("compensate", "withdraw", "propose"))
     counts = shown.tally(step.what for step in plan)
     if set(counts) <= {"nothing"}:
-        return "\n".join([*out, "There is nothing to take back."])
+        return "\n".join([*out, f"There is nothing to {aim}."])
     return "\n".join([*out, f"Plan: {shown.listed(counts)}; {units:,} units."])
 
 
@@ -344,15 +394,24 @@ def _now(pipeline: Pipeline, ids: Sequence[str]) -> list[dict[str, Any]]:
 
 
 def _tell_results(
-    asked: Asked, document: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]
+    asked: Asked,
+    document: Mapping[str, Any],
+    rows: Sequence[Mapping[str, Any]],
+    *,
+    undo: bool,
 ) -> None:
     counts = shown.tally(row["status"] for row in rows)
-    open_ = [row for row in rows if row["status"] not in ("reverted", "rejected", "expired")]
+    ends = ("executed",) if undo else ("reverted", "rejected", "expired")
+    open_ = [row for row in rows if row["status"] not in ends]
     said = []
     if open_:
         cells = [(row["decision_id"], row["subject"], row["status"]) for row in open_[:_MOST_SHOWN]]
-        said = ["These are not taken back yet:", shown.table(_BECAME, cells), ""]
-    asked.answer(document, "\n".join([*said, f"Now: {shown.listed(counts)}."]))
+        title = "These are not carried out yet:" if undo else "These are not taken back yet:"
+        said = [title, shown.table(_BECAME, cells), ""]
+    said.append(f"Now: {shown.listed(counts)}.")
+    if document["revert"]:
+        said.append(f"To take this back: storekeep decisions revert --undo {document['revert']}")
+    asked.answer(document, "\n".join(said))
     if open_:
         raise click.exceptions.Exit(1)
 

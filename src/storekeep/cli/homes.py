@@ -74,14 +74,19 @@ def settings_text() -> str:
         "# The settings of this Storekeep home. A line takes effect once its leading # is removed.",
         "# A variable STOREKEEP_<NAME> in the environment wins over what stands here.",
     ]
+    # In TOML what follows a table's heading belongs to it, so tables come last.
+    tables: list[str] = []
     for name, field in Settings.model_fields.items():
         if name == "home":
+            continue
+        if isinstance(field.default, dict):
+            tables += ["", f"# {field.description}", f"# [{name}]"]
             continue
         unset = field.default is None
         value = json.dumps("" if unset else field.default)
         lines += ["", f"# {field.description}", f"# {name} = {value}"]
         lines[-2] += " Not set by default." if unset else ""
-    return "\n".join(lines) + "\n"
+    return "\n".join([*lines, *tables]) + "\n"
 
 
 @click.command(cls=Command)

@@ -1,6 +1,6 @@
 """The ledger: record what was decided and what became of it, explain it, prove it, hand it out."""
 
-from storekeep.ledger.batch import Batch, Terms, Wake, record, wake_of
+from storekeep.ledger.batch import Again, Batch, Terms, Wake, record, use_rows, wake_of
 from storekeep.ledger.chain import (
     Entry,
     Problem,
@@ -13,14 +13,15 @@ from storekeep.ledger.chain import (
     verify,
     verify_export,
 )
-from storekeep.ledger.explain import explain, header, steps, text
+from storekeep.ledger.explain import changes, explain, header, money_of, standing, steps, text
 from storekeep.ledger.inclusion import proved, verify_proof, written
 from storekeep.ledger.merkle import climb, leaf, proof, root
 from storekeep.ledger.provenance import provenance
-from storekeep.ledger.recall import Recorded, digest, folded, proposed, runs
-from storekeep.ledger.reversal import Step, outcome, plan, receipt_of
+from storekeep.ledger.recall import Recorded, asked_digest, digest, folded, proposed, runs
+from storekeep.ledger.reversal import Step, outcome, plan, plan_again, receipt_of
 
 __all__ = [
+    "Again",
     "Batch",
     "Entry",
     "Problem",
@@ -31,6 +32,8 @@ __all__ = [
     "Verified",
     "Wake",
     "append",
+    "asked_digest",
+    "changes",
     "climb",
     "digest",
     "explain",
@@ -38,8 +41,10 @@ __all__ = [
     "folded",
     "header",
     "leaf",
+    "money_of",
     "outcome",
     "plan",
+    "plan_again",
     "proof",
     "proposed",
     "proved",
@@ -50,8 +55,10 @@ __all__ = [
     "rows",
     "runs",
     "signer",
+    "standing",
     "steps",
     "text",
+    "use_rows",
     "verify",
     "verify_export",
     "verify_proof",

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import date, datetime, timedelta
 from functools import cached_property
 from typing import Any
 
@@ -89,6 +89,15 @@ def wake_of(header: Mapping[str, Any]) -> Wake:
 
 
 @dataclass(frozen=True)
+class Again:
+    """That a run proposes again what was taken back: which decisions (by subject), who asks, and why."""
+
+    reverses: Mapping[str, str]
+    by: str
+    reason: str
+
+
+@dataclass(frozen=True)
 class Batch:
     """What one run of an agent over one location came to, before it is recorded."""
 
@@ -101,6 +110,7 @@ class Batch:
     used: pa.Table
     terms: Terms
     wake: Wake
+    again: Again | None = None
 
     @cached_property
     def ids(self) -> pa.StringArray:
@@ -118,7 +128,7 @@ class Batch:
         table = self.judgement.proposals.append_column(
             "decision_id", self.ids.slice(0, verdicts.num_rows)
         )
-        for name in ("verdict", "role", "rules"):
+        for name in ("verdict", "role", "persons", "rules"):
             table = table.append_column(name, verdicts[name])
         return table.combine_chunks()
 
@@ -160,6 +170,7 @@ class Batch:
                 "verdicts": self.counts(),
                 "limits_used": self.used.to_pylist(),
                 **self.wake.told(),
+                **({"asked_by": self.again.by, "reason": self.again.reason} if self.again else {}),
             },
         )
 
@@ -182,9 +193,11 @@ class Batch:
         evidence = self.evidence.take(decided["subject"].combine_chunks())
         clipped = [asked[name].combine_chunks() for name in action.clippable]
         many = decided.num_rows
+        reverses = {"reverses": self._reverses(decided["subject"])} if self.again else {}
         return pa.table(
             {
                 "kind": pa.repeat("decision", many),
+                **reverses,
                 "decision_id": decided["decision_id"],
                 "step": decided["verdict"],
                 "batch_id": pa.repeat(self.batch_id, many),
@@ -201,6 +214,17 @@ class Batch:
                 "currency": decided["currency"],
             }
         )
+
+    def _again(self) -> pa.ChunkedArray:
+        """What each judged proposal proposes again, at no cost in an ordinary run."""
+        if self.again is None:
+            return pa.chunked_array([pa.nulls(self.decided.num_rows, _TEXT)])
+        return pa.chunked_array([self._reverses(self.decided["subject"])])
+
+    def _reverses(self, subjects: pa.ChunkedArray) -> pa.Array:
+        """The decision that each of some subjects' proposes again; null in an ordinary run."""
+        known = self.again.reverses if self.again else {}
+        return pa.array([known.get(subject) for subject in subjects.to_pylist()], _TEXT)
 
     def _hold_bodies(self, start: int) -> pa.Table:
         holds = self.proposed.holds.slice(start, _ROWS_AT_ONCE)
@@ -259,6 +283,7 @@ class Batch:
                 "money_minor": _padded(decided[self.proposed.action.money], held, pa.int64()),
                 "currency": _padded(decided["currency"], held, _TEXT),
                 "status": pa.array(statuses, _TEXT).take(verdicts.indices),
+                "reverses": _padded(self._again(), held, _TEXT),
             }
         )
 
@@ -289,10 +314,14 @@ class Batch:
         bound = pa.table({"parameters": self.parameters.filter(waits)})
         digests = canonical.sha256(canonical.rows(bound, written={"parameters"}))
         deadline = self.at + self.terms.approve_within
+        # Whoever asks for a proposal does not approve it.
+        proposer = self.again.by if self.again else f"agent:{self.proposed.agent}"
         return pa.table(
             {
                 "decision_id": asked["decision_id"],
                 "role": asked["role"],
+                "persons": asked["persons"],
+                "proposed_by": pa.repeat(proposer, many),
                 "requested_at": pa.repeat(pa.scalar(self.at, _TIMES), many),
                 "deadline": pa.repeat(pa.scalar(deadline, _TIMES), many),
                 "safe_default": pa.repeat(self.terms.safe_default, many),
@@ -337,6 +366,20 @@ def record(tx: Transaction, batch: Batch, signing: Signer) -> int:
     tx.add_tasks(batch.tasks())
     tx.add_approvals(batch.approvals())
     return number
+
+
+def use_rows(uses: pa.Table, ids: Mapping[str, str], day: date | None) -> pa.Table:
+    """What decisions take from limits on a day, of the uses that a judgement found by subject."""
+    keys = [ids[subject] for subject in uses["subject"].to_pylist()]
+    return pa.table(
+        {
+            "decision_id": pa.array(keys, _TEXT),
+            "limit_id": uses["limit"],
+            "key": uses["key"],
+            "amount": uses["amount"],
+            "used_on": pa.array([day] * uses.num_rows, pa.date32()),
+        }
+    )
 
 
 def _padded(column: pa.ChunkedArray, many: int, kind: pa.DataType) -> pa.ChunkedArray:

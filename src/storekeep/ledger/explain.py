@@ -50,6 +50,27 @@ def steps(tx: Transaction, decision_ids: Sequence[str]) -> dict[str, list[dict[s
     return found
 
 
+def standing(history: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """The parameters of a decision as they stand: as recorded, or as a person last changed them."""
+    changed = [each["after"] for each in history if "after" in each]
+    return dict(changed[-1] if changed else history[0].get("parameters") or {})
+
+
+def changes(entry: Mapping[str, Any]) -> list[str]:
+    """What a person changed, in words; nothing of an entry that changes nothing."""
+    before, after = entry.get("before", {}), entry.get("after", {})
+    return [
+        f"{name} {before[name]} -> {after[name]}" for name in after if before[name] != after[name]
+    ]
+
+
+def money_of(history: Sequence[Mapping[str, Any]]) -> int | None:
+    """The money at stake in a decision, in minor units, as its parameters stand."""
+    changed = [each["money_minor"] for each in history if "after" in each]
+    money: int | None = changed[-1] if changed else history[0].get("money_minor")
+    return money
+
+
 def header(tx: Transaction, batch: int) -> dict[str, Any]:
     """What all decisions of a run share, as it was recorded."""
     body: dict[str, Any] = json.loads(tx.ledger_entry(batch, 0))
@@ -72,12 +93,13 @@ def explain(tx: Transaction, lake: Lake, decision_id: str, *, lines: int = 5) ->
         "evidence_digest": first["evidence_digest"],
         "arithmetic": first.get("arithmetic"),
         "proposed": first.get("proposed"),
-        "parameters": first.get("parameters"),
-        "money_minor": first.get("money_minor"),
+        "parameters": standing(history) or None,
+        "money_minor": money_of(history),
         "currency": first.get("currency"),
         "verdict": first["step"],
         "rules": first.get("rules", []),
         "hold": first.get("reason"),
+        "reverses": first.get("reverses"),
         "history": history,
         "proof": _proof(tx, first["batch"], first["place"]),
     }
@@ -146,7 +168,17 @@ def _headline(explained: Mapping[str, Any]) -> list[str]:
         f"Decision {explained['decision_id']}: {explained['status']}",
         f"  {what}",
         f"  agent {run['agent']}, version {run['agent_version']}, decided at {run['decided_at']}",
+        *_again(explained),
     ]
+
+
+def _again(explained: Mapping[str, Any]) -> list[str]:
+    """Of what is proposed again after it had been taken back: which decision, and who wanted it."""
+    if not explained["reverses"]:
+        return []
+    run = explained["run"]
+    said = f"asked for by {run['asked_by']}, because {run['reason']}"
+    return [f"  proposes decision {explained['reverses']} again, {said}"]
 
 
 def _till_lines(explained: Mapping[str, Any]) -> list[str]:
@@ -179,8 +211,14 @@ def _arithmetic(explained: Mapping[str, Any]) -> list[str]:
         return [f"Held: {explained['hold']}"]
     proposed, ordered = explained["proposed"]["order_units"], explained["parameters"]["order_units"]
     steps = [f"  {step.strip()}" for step in explained["run"]["formula"].split(";")]
-    units = f"{ordered} units" if ordered == proposed else f"{proposed} units, lowered to {ordered}"
-    return ["Arithmetic:", *steps, *_pairs(explained["arithmetic"]), f"  proposed: {units}"]
+    units = [f"{proposed} units"]
+    judged = explained["history"][0]["parameters"]["order_units"]
+    if judged != proposed:
+        units.append(f"lowered to {judged}")
+    if ordered != judged:
+        units.append(f"changed by a person to {ordered}")
+    said = f"  proposed: {', '.join(units)}"
+    return ["Arithmetic:", *steps, *_pairs(explained["arithmetic"]), said]
 
 
 def _rules(explained: Mapping[str, Any]) -> list[str]:
@@ -217,6 +255,7 @@ def _pairs(values: Mapping[str, Any]) -> list[str]:
 
 def _step(entry: Mapping[str, Any]) -> str:
     said = [entry["step"]]
+    said += changes(entry)
     if entry.get("by"):
         said.append(f"by {entry['by']}")
     if entry.get("at"):

@@ -19,10 +19,11 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from storekeep import canonical
 from storekeep.decisions import HOLDS, Action, Evidence, Proposed, first_status, step
 from storekeep.errors import InvariantBroken
 from storekeep.ledger import merkle
-from storekeep.ledger.explain import header, steps
+from storekeep.ledger.explain import header, standing, steps
 from storekeep.sql import Place, parse, quoted
 from storekeep.store import Transaction
 
@@ -37,6 +38,7 @@ DECISIONS = pa.schema(
         ("money_minor", pa.int64()),
         ("currency", _TEXT),
         ("status", _TEXT),
+        ("reverses", _TEXT),
     ]
 )
 # Steps after which a decision has no effect, so that it gives back what it took from limits.
@@ -74,13 +76,19 @@ class Recorded:
         return datetime.fromisoformat(self.header["decided_at"])
 
 
-def proposed(tx: Transaction, decision_ids: Sequence[str], action: Action) -> Proposed:
-    """What recorded decisions are to do, as proposals again, in the order of the ids."""
-    recorded = [history[0] for history in steps(tx, decision_ids).values()]
+def proposed(
+    tx: Transaction, decision_ids: Sequence[str], action: Action, *, as_recorded: bool = False
+) -> Proposed:
+    """What recorded decisions are to do, as proposals again, in the order of the ids.
+
+    With what a person has changed of them since, unless they are wanted `as_recorded`.
+    """
+    histories = list(steps(tx, decision_ids).values())
+    recorded = [history[0] for history in histories]
     run = header(tx, recorded[0]["batch"])
     many = len(recorded)
     lines = pa.Table.from_pylist(
-        [each["parameters"] for each in recorded],
+        [history[0]["parameters"] if as_recorded else standing(history) for history in histories],
         schema=pa.schema([column.remove_metadata() for column in action.parameters.arrow]),
     )
     subjects = pa.array([each["subject"] for each in recorded], pa.string())
@@ -94,7 +102,14 @@ def proposed(tx: Transaction, decision_ids: Sequence[str], action: Action) -> Pr
             "arithmetic", pa.array([each["arithmetic"] for each in recorded])
         ),
         holds=HOLDS.empty_table(),
+        formula=run["formula"],
+        seed=run["seed"],
     )
+
+
+def asked_digest(parameters: Mapping[str, Any]) -> str:
+    """The digest that a request for approval is bound to: of what exactly is to be done."""
+    return canonical.digest({"parameters": dict(parameters)})
 
 
 def folded(tx: Transaction) -> pa.Table:
@@ -110,6 +125,8 @@ def folded(tx: Transaction) -> pa.Table:
                 rows[key] = _folded(json.loads(entry["entry"]), run)
             elif key is not None:
                 rows[key]["status"] = str(step(rows[key]["status"], entry["step"]))
+                if kind == "approval" and "after" in (body := json.loads(entry["entry"])):
+                    rows[key]["money_minor"] = body["money_minor"]
     return pa.Table.from_pylist(list(rows.values()), schema=DECISIONS)
 
 
@@ -126,6 +143,7 @@ def _folded(body: Mapping[str, Any], run: Mapping[str, Any]) -> dict[str, Any]:
         "money_minor": body.get("money_minor"),
         "currency": body.get("currency"),
         "status": str(first_status(body["step"], run["mode"])),
+        "reverses": body.get("reverses"),
     }
 
 

@@ -12,6 +12,7 @@ from typing import Any
 
 from storekeep.decisions import Receipt, Status, stamp
 from storekeep.errors import InvariantBroken
+from storekeep.ledger.explain import standing
 
 
 @dataclass(frozen=True)
@@ -20,6 +21,7 @@ class Step:
 
     decision_id: str
     subject: str
+    action: str
     status: str
     what: str
     why: str
@@ -56,17 +58,26 @@ def plan(
     found: Mapping[str, Receipt],
     *,
     held: bool | None = None,
+    silent: str | None = None,
+    final: bool = False,
 ) -> Step:
     """What a revert would do about one decision, given what the outside system holds of it now.
 
-    `held`: whether a worker holds the pending action at this moment; None when none has begun it.
+    `held`: whether a worker holds the pending action at this moment; None when none has begun it. `silent`:
+    why the outside system cannot be asked, if it cannot. `final`: the action is one of those that cannot be
+    taken back.
     """
     key, status = row["decision_id"], row["status"]
-    units = int((steps[0].get("parameters") or {}).get("order_units", 0))
+    units = int(standing(steps).get("order_units", 0))
     what, why = "nothing", f"it is {status}: there is nothing to take back"
-    if held:
+    begun = held is not None and status == Status.PENDING
+    if status == Status.REVERTING:
+        what, why = "finish", "it was asked for before and is not done yet"
+    elif silent is not None and (begun or status in (Status.EXECUTED, Status.NEEDS_PERSON)):
+        what, why = "later", f"it cannot be looked at now, run this again: {silent}"
+    elif held:
         why = "it is being carried out at this moment: look again when it is done"
-    elif held is not None and status == Status.PENDING and key in found:
+    elif begun and key in found:
         why = f"{found[key].reference} holds it, which is not recorded yet: act, then look again"
     elif status in (Status.PENDING, Status.ESCALATED):
         what, why = "withdraw", "it has not been carried out yet"
@@ -74,10 +85,26 @@ def plan(
         receipt, now = receipt_of(steps), found.get(key)
         if now is None:
             what, why = "person", f"{receipt.adapter} does not have {receipt.reference} any more"
+        elif final:
+            what, why = "cannot", f"{row['action']} cannot be taken back: a person has to see to it"
         elif now.fingerprint != receipt.fingerprint:
             what, why = "person", f"somebody changed {receipt.reference} since it was placed"
         elif now.details.get("received_units"):
             what, why = "person", f"goods of {receipt.reference} have already arrived"
         else:
             what, why = "compensate", f"the line of {receipt.reference} is cancelled"
-    return Step(key, row["subject"], status, what, why, units)
+    return Step(key, row["subject"], row["action"], status, what, why, units)
+
+
+def plan_again(
+    row: Mapping[str, Any], steps: Sequence[Mapping[str, Any]], later: str | None
+) -> Step:
+    """Whether one decision that was taken back would be proposed again; `later` did so already."""
+    key, status = row["decision_id"], row["status"]
+    what, why = "propose", "it was taken back: it is judged anew, as a decision of its own"
+    if status != Status.REVERTED:
+        what, why = "nothing", f"it is {status}: it was not taken back"
+    elif later is not None:
+        what, why = "nothing", f"decision {later} proposes it again already"
+    units = int(standing(steps).get("order_units", 0))
+    return Step(key, row["subject"], row["action"], status, what, why, units)

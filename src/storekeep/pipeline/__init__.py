@@ -8,9 +8,11 @@ caller: the same steps run live, in a demonstration and in a replay.
     steering    the modes of agents, and the switch that stops them
     intake      what is reported becomes facts, stock positions, history and features
     recording   evidence as of now; entries about decisions and the events that follow
+    rejudging   recorded proposals judged again, by what is known and in force by now
     answering   a person's word, and what happens without one
     deciding    agents are woken, judged and recorded
     acting      what was decided is done, each thing once
+    undoing     what was taken back, proposed again
     reverting   plans, reverts, replays and proofs
 """
 
@@ -27,12 +29,13 @@ from storekeep.actions import PLACE_PURCHASE_ORDER, BackOffice
 from storekeep.config import Settings
 from storekeep.errors import Refused
 from storekeep.lake import Lake
+from storekeep.pipeline.answering import digest_of
 from storekeep.pipeline.deciding import Run
 from storekeep.pipeline.opening import utc_now
 from storekeep.pipeline.reverting import Reverting
 from storekeep.store import Store
 
-__all__ = ["Pipeline", "Run", "opened", "utc_now"]
+__all__ = ["Pipeline", "Run", "digest_of", "opened", "utc_now"]
 
 
 class Pipeline(Reverting):
@@ -76,4 +79,5 @@ def opened(
                 adapters={PLACE_PURCHASE_ORDER.name: back_office},
                 now=now,
                 worker=f"{platform.node()}:{os.getpid()}",
+                principals=settings.principals,
             )

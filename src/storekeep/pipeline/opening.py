@@ -5,7 +5,7 @@ Hides how a home is opened, and that a rulebook is read once.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -26,6 +26,8 @@ Agent = Callable[[Evidence, Action], Proposed]
 AGENTS: Mapping[str, Agent] = {replenish.NAME: replenish.propose}
 DISPATCH = "dispatch"
 
+ACTIONS: Mapping[str, Action] = {PLACE_PURCHASE_ORDER.name: PLACE_PURCHASE_ORDER}
+
 
 def utc_now() -> datetime:
     """The time, for homes that live in the present."""
@@ -45,6 +47,8 @@ class Opened:
     worker: str = "worker"
     lease: timedelta = timedelta(seconds=30)
     agents: Mapping[str, Agent] = field(default_factory=lambda: AGENTS)
+    actions: Mapping[str, Action] = field(default_factory=lambda: ACTIONS)
+    principals: Mapping[str, Sequence[str]] = field(default_factory=dict)
     _rulebooks: dict[str, policy.Rulebook] = field(default_factory=dict)
     _dispatches: dict[str, policy.Dispatch] = field(default_factory=dict)
 
@@ -53,6 +57,12 @@ class Opened:
         if adapter is None:
             raise Refused(f"no adapter carries out {action}; name one in the settings")
         return adapter
+
+    def _action(self, name: str) -> Action:
+        action = self.actions.get(name)
+        if action is None:
+            raise Refused(f"this version of Storekeep knows no action {name}")
+        return action
 
     def rulebook(self, tx: Transaction, name: str, version: str | None = None) -> policy.Rulebook:
         """The rulebook in force, or the version asked for; the one that ships when there is none yet."""

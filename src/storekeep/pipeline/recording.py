@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from datetime import date, timedelta
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -15,6 +16,7 @@ from storekeep import bus, features, ledger, policy
 from storekeep.actions import (
     Order,
     effects,
+    pending,
 )
 from storekeep.decisions import (
     Evidence,
@@ -45,11 +47,17 @@ class Recording(Intake):
         )
 
     def _orders(self, tx: Transaction, ids: Sequence[str]) -> dict[str, Order]:
-        """What recorded decisions ordered, by id."""
-        return {
-            key: Order(key, steps[0]["parameters"]["order_group"], steps[0]["parameters"])
-            for key, steps in ledger.steps(tx, ids).items()
-        }
+        """What recorded decisions order as they stand, by id."""
+        stand = {key: ledger.standing(steps) for key, steps in ledger.steps(tx, ids).items()}
+        return {key: order_of(key, parameters) for key, parameters in stand.items()}
+
+    def _add_tasks(
+        self, tx: Transaction, orders: Mapping[str, Order], actions: Mapping[str, str], seed: str
+    ) -> None:
+        """Let each order be carried out by its decision's action."""
+        for action in sorted(set(actions.values())):
+            members = [order for key, order in orders.items() if actions[key] == action]
+            tx.add_tasks(pending(members, action, seed))
 
     def _append_entries(
         self, tx: Transaction, entries: Sequence[Entry], statuses: Mapping[str, str]
@@ -74,6 +82,11 @@ class Recording(Intake):
         """Confirmed effects come back as events."""
         for each in effects(ends, self.now()):
             bus.publish(tx, each)
+
+
+def order_of(decision_id: str, parameters: Mapping[str, Any]) -> Order:
+    """What a decision with these parameters is to an outside system; alone where no group is named."""
+    return Order(decision_id, parameters.get("order_group") or decision_id, parameters)
 
 
 def _day(evidence: Evidence) -> date:

@@ -10,25 +10,33 @@ from typing import Any
 import pyarrow as pa
 
 from storekeep import bus, features, ledger, policy
-from storekeep.actions import (
-    PLACE_PURCHASE_ORDER,
-    pending,
-)
 from storekeep.decisions import (
     Decided,
     Receipt,
+    Reversibility,
     Selection,
+    Status,
     stamp,
 )
-from storekeep.errors import Refused
+from storekeep.errors import Refused, Transient, Unknown
 from storekeep.ledger import Batch, Entry, Step
-from storekeep.pipeline.acting import COMPENSATE, Acting
+from storekeep.pipeline.acting import COMPENSATE
 from storekeep.pipeline.deciding import terms_of
+from storekeep.pipeline.undoing import Undoing, again_of
 from storekeep.store import Transaction
 from storekeep.watch import stage
 
+_DONE = (Status.EXECUTED, Status.NEEDS_PERSON)
+# Which step of a decision's life each line of a plan begins; where it is there already nothing is repeated.
+_STEPS: Mapping[str, str] = {
+    "withdraw": "withdrawn",
+    "compensate": "reverting",
+    "person": "needs_person",
+    "cannot": "needs_person",
+}
 
-class Reverting(Acting):
+
+class Reverting(Undoing):
     """Plans, reverts, replays and proofs."""
 
     def plan_revert(self, chosen: Selection) -> list[Step]:
@@ -37,28 +45,51 @@ class Reverting(Acting):
             rows = [row for row in tx.decisions(chosen) if row["verdict"] != Decided.HOLD]
             ids = [row["decision_id"] for row in rows]
             steps, begun = ledger.steps(tx, ids), tx.begun_tasks(ids)
-        found: dict[str, Receipt] = {}
-        for action in sorted({row["action"] for row in rows}):
-            done = [row["decision_id"] for row in rows if row["action"] == action]
-            found |= self._adapter(action).find(done)
+        there = [row for row in rows if row["status"] in _DONE or row["decision_id"] in begun]
+        found, silent = self._look({row["decision_id"]: row["action"] for row in there})
+        final = {
+            action
+            for action in {row["action"] for row in rows}
+            if self._action(action).reversibility is Reversibility.IRREVERSIBLE
+        }
         return [
-            ledger.plan(row, steps[key], found, held=begun.get(key))
+            ledger.plan(
+                *(row, steps[key], found),
+                held=begun.get(key),
+                silent=silent.get(key),
+                final=row["action"] in final,
+            )
             for key, row in zip(ids, rows, strict=True)
         ]
+
+    def _look(self, actions: Mapping[str, str]) -> tuple[dict[str, Receipt], dict[str, str]]:
+        """What the outside systems hold of decisions; and of those that cannot be asked now, why."""
+        found: dict[str, Receipt] = {}
+        silent: dict[str, str] = {}
+        for action in sorted(set(actions.values())):
+            keys = [key for key, own in actions.items() if own == action]
+            try:
+                found |= self._adapter(action).find(keys)
+            except (Transient, Unknown) as error:
+                # One system that is down must not keep the others from being taken back.
+                silent |= dict.fromkeys(keys, str(error))
+        return found, silent
 
     def revert(self, plan: Sequence[Step], by: str, reason: str) -> int:
         """Carry out a plan: withdraw what is not done, ask for the rest to be compensated by `act`.
 
         Decisions that moved on since the plan was made are left alone, and so are those that a worker has
-        begun to carry out. Returns how many were taken on.
+        begun to carry out. What was asked for before and put off is due again. Returns how many were newly
+        taken on.
         """
         with stage("revert", self.tenant) as watched, self.store.transaction(self.tenant) as tx:
             statuses = tx.lock_decisions([each.decision_id for each in plan])
-            steps = {"withdraw": "withdrawn", "compensate": "reverting", "person": "needs_person"}
+            tx.hasten_tasks([each.decision_id for each in plan if each.what == "finish"])
             chosen = [
                 each
                 for each in plan
-                if each.what in steps and statuses.get(each.decision_id) == each.status
+                if _STEPS.get(each.what) not in (None, each.status)
+                and statuses.get(each.decision_id) == each.status
             ]
             under_way = self._under_way(tx, chosen)
             chosen = [each for each in chosen if each.decision_id not in under_way]
@@ -68,9 +99,9 @@ class Reverting(Acting):
             entries = [
                 Entry(
                     "reversal",
-                    {**said, "reason": reason if each.what != "person" else each.why},
+                    {**said, "reason": each.why if _STEPS[each.what] == "needs_person" else reason},
                     each.decision_id,
-                    steps[each.what],
+                    _STEPS[each.what],
                 )
                 for each in chosen
             ]
@@ -81,10 +112,10 @@ class Reverting(Acting):
 
     def _under_way(self, tx: Transaction, steps: Sequence[Step]) -> set[str]:
         """Which decisions cannot be withdrawn: a worker carries them out now, or one did and was lost."""
-        begun = tx.begun_tasks([each.decision_id for each in steps if each.what == "withdraw"])
-        tried = [key for key, held in begun.items() if not held]
-        done = self._adapter(PLACE_PURCHASE_ORDER.name).find(tried) if tried else {}
-        return {key for key, held in begun.items() if held or key in done}
+        actions = {each.decision_id: each.action for each in steps if each.what == "withdraw"}
+        begun = tx.begun_tasks(list(actions))
+        done, silent = self._look({key: actions[key] for key, held in begun.items() if not held})
+        return {key for key, held in begun.items() if held or key in done or key in silent}
 
     def _take_back(self, tx: Transaction, chosen: Sequence[Step]) -> None:
         orders = self._orders(tx, [each.decision_id for each in chosen])
@@ -93,8 +124,12 @@ class Reverting(Acting):
         tx.drop_approvals(withdrawn)
         tx.drop_uses(withdrawn)
         self._tell(tx, [(orders[key], "withdrawn", None) for key in withdrawn])
-        undo = [orders[each.decision_id] for each in chosen if each.what == "compensate"]
-        tx.add_tasks(pending(undo, COMPENSATE + PLACE_PURCHASE_ORDER.name, "revert"))
+        undo = {
+            each.decision_id: COMPENSATE + each.action
+            for each in chosen
+            if each.what == "compensate"
+        }
+        self._add_tasks(tx, {key: orders[key] for key in undo}, undo, "revert")
 
     def replay(self, decision_id: str) -> dict[str, Any]:
         """Recompute the run of a recorded decision from its recorded versions; whether it comes out equal.
@@ -107,7 +142,7 @@ class Reverting(Acting):
             recorded, header = tx.ledger_entries(number, number), ledger.header(tx, number)
             # Stock is made again from history, which may lag behind the events of then.
             self._keep_history(tx, bus.partition_of(self.tenant, header["location_id"]))
-            again = self._replayed(tx, header).entries()
+            again = self._replayed(tx, header, recorded).entries()
             texts = {
                 name: dict(
                     zip(table["decision_id"].to_pylist(), table["entry"].to_pylist(), strict=True)
@@ -123,7 +158,7 @@ class Reverting(Acting):
                 "replayed_digest": ledger.digest(again),
             }
 
-    def _replayed(self, tx: Transaction, header: Mapping[str, Any]) -> Batch:
+    def _replayed(self, tx: Transaction, header: Mapping[str, Any], recorded: pa.Table) -> Batch:
         """A recorded run made again from what it names; `Refused` by another version of what made it."""
         known, ours = header["versions"]["features"], f"sku_location:{features.VERSION}"
         if known != ours:
@@ -131,12 +166,16 @@ class Reverting(Acting):
                 f"the decision rests on features {known}, these are {ours}: it cannot be replayed here"
             )
         location_id, versions = header["location_id"], header["versions"]
+        action = self._action(header["action"])
+        again = again_of(header, recorded)
+        before = ledger.proposed(tx, list(again.reverses.values()), action) if again else None
         rows = features.compute(
             self.lake,
             location_id,
             today=date.fromisoformat(versions["day"]),
             known_by=datetime.fromisoformat(versions["features_at"]),
             versions=json.loads(versions["lake"]),
+            only=None if before is None else before.proposals["sku"].to_pylist(),
         )
         shelf = features.stock_as_of(self.lake, location_id, header["position"])
         evidence = features.evidence(
@@ -146,7 +185,7 @@ class Reverting(Acting):
             known_by=datetime.fromisoformat(header["known_by"]),
             position=header["position"],
         )
-        proposed = self.agents[header["agent"]](evidence, PLACE_PURCHASE_ORDER)
+        proposed = before or self.agents[header["agent"]](evidence, action)
         if proposed.version != header["agent_version"]:
             raise Refused(
                 f"the decision was made by version {header['agent_version']} of {header['agent']}, "
@@ -166,6 +205,7 @@ class Reverting(Acting):
             used=used,
             terms=terms_of(rulebook),
             wake=wake,
+            again=again,
         )
 
     def verify(self) -> ledger.Verified:

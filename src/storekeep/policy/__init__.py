@@ -5,10 +5,11 @@ million proposals in one go: `load` checks and compiles it, `judge` judges a bat
 `usage_keys` says whose recent decisions the limits must know of. `try_cases` holds a rulebook against what
 its owner expects of it, and `compare` says what changes between two. `docs/rulebooks.md` is the language.
 A dispatch policy says which agent is woken by which event, and `bar` settles who comes first
-(`docs/dispatch.md`).
+(`docs/dispatch.md`). `bounds` and `changed` are for a person who approves something else.
 """
 
 from storekeep.policy.cases import Failed, Tried, beside, try_cases
+from storekeep.policy.changing import BOUNDS, bounds, changed
 from storekeep.policy.comparison import Change, Difference, compare
 from storekeep.policy.dispatch import (
     SHIPPED_DISPATCH,
@@ -32,6 +33,7 @@ from storekeep.policy.judging import (
 from storekeep.policy.precedence import bar
 
 __all__ = [
+    "BOUNDS",
     "KEYS",
     "SHIPPED",
     "SHIPPED_DISPATCH",
@@ -47,6 +49,8 @@ __all__ = [
     "Tried",
     "bar",
     "beside",
+    "bounds",
+    "changed",
     "compare",
     "is_dispatch",
     "judge",

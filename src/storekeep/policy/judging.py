@@ -137,7 +137,7 @@ def usage_keys(rulebook: Rulebook, proposed: Proposed, evidence: Evidence) -> pa
     limits = [limit for limit in rulebook.checked.limits if limit.per != "batch"]
     if not limits or not proposed.proposals.num_rows:
         return KEYS.empty_table()
-    found = rulebook.query.keys(_rows(rulebook, proposed, evidence))
+    found = rulebook.query.keys(rows_read(rulebook, proposed, evidence))
     parts = []
     for limit in limits:
         keys = found[limit.id].combine_chunks().unique().drop_null()
@@ -148,7 +148,7 @@ def usage_keys(rulebook: Rulebook, proposed: Proposed, evidence: Evidence) -> pa
 
 def uses(rulebook: Rulebook, proposed: Proposed, evidence: Evidence) -> pa.Table:
     """What proposals use of each limit (`USES`) if all are done as they stand, whatever policy says."""
-    told = rulebook.query.keys(_rows(rulebook, proposed, evidence))
+    told = rulebook.query.keys(rows_read(rulebook, proposed, evidence))
     subject = _one(proposed.proposals["subject"])
     parts = [USES.empty_table()]
     for place, limit in enumerate(rulebook.checked.limits):
@@ -193,7 +193,7 @@ class _Bench:
         self.size = proposed.proposals.num_rows
         self.subject = _one(proposed.proposals["subject"])
         self.apart = apart
-        self.rows = _rows(rulebook, proposed, evidence, apart)
+        self.rows = rows_read(rulebook, proposed, evidence, apart)
         self.used = USED.empty_table() if used is None else used
         self.approved = np.zeros(self.size, dtype=bool)
 
@@ -215,13 +215,14 @@ class _Bench:
         if self.approved.any() or any(state.any() for state in states):
             codes, first = distinct([codes, *states, self.approved])
             found = clauses.found(words, states, first)
-        verdict, role = found.verdict(self.approved[first])
+        verdict, role, persons = found.verdict(self.approved[first])
         said = {place: self._said(place, told, proposals, served) for place in clauses.filled}
         taken = pa.array(codes)
         columns = [
             self.subject,
             _NAMES.take(pa.array(verdict[codes])),
             role.take(taken),
+            persons.take(taken),
             found.spoken(codes, said),
         ]
         return Judgement(
@@ -293,12 +294,14 @@ class _Bench:
         return pa.concat_tables(parts)
 
 
-def _rows(
+def rows_read(
     rulebook: Rulebook, proposed: Proposed, evidence: Evidence, apart: pa.Array | None = None
 ) -> pa.Table:
     """The columns that the rulebook reads, each row with its proposal and its evidence.
 
-    Evidence that is missing, a row or a whole column, is NULL, so that what depends on it fails closed.
+    Of proposals that come with a `group_value_minor` of their own that one holds: lines judged again are
+    seldom all lines of their order. Evidence that is missing, a row or a whole column, is NULL, so that what
+    depends on it fails closed.
     """
     proposals, values = proposed.proposals, evidence.values
     size = proposals.num_rows
@@ -311,6 +314,8 @@ def _rows(
         name = field.name
         if name == ROW:
             column = pa.array(np.arange(size))
+        elif name == GROUP_VALUE and name in proposals.column_names:
+            column = _one(proposals[name])
         elif name == GROUP_VALUE and GROUP in named:
             column = _group_value(proposals, rulebook.action.money, apart)
         elif name in named:

@@ -35,11 +35,18 @@ def bar(judgement: Judgement, barred: Sequence[Mapping[str, str]]) -> Judgement:
         [*told, *why.get(subject, ())]
         for subject, told in zip(subjects.to_pylist(), verdicts["rules"].to_pylist(), strict=True)
     ]
-    role = pc.if_else(kept_away, pa.scalar(None, pa.string()), verdicts["role"].combine_chunks())
+    nobody = {
+        name: pc.if_else(
+            kept_away,
+            pa.scalar(None, verdicts.schema.field(name).type),
+            verdicts[name].combine_chunks(),
+        )
+        for name in ("role", "persons")
+    }
     columns = {
         "subject": subjects,
         "verdict": pc.if_else(kept_away, str(Decided.DENY), verdicts["verdict"].combine_chunks()),
-        "role": role,
+        **nobody,
         "rules": pa.array(rules, pa.list_(RULE)),
     }
     uses = judgement.uses

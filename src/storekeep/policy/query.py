@@ -28,6 +28,7 @@ CLAUSES_PER_WORD = 32
 LARGEST_AMOUNT = 10**12
 ROW = "#row"
 _JUDGE, _KEYS, _LIMIT = "judge", "keys", "limit "
+_BOUNDS, _DERIVE = "bounds", "derive"
 _LIMITS_OWN = frozenset({"total", "at_most"})
 _FRACTIONS = frozenset({"FLOAT", "DOUBLE"})
 _LARGEST_FIGURE = "1e15"
@@ -94,6 +95,8 @@ class Query:
         self._connection.execute("SET TimeZone = 'UTC'")
         self._connection.execute("SET enable_progress_bar = false")
         texts = {_JUDGE: (self.schema, text.judge()), _KEYS: (self.schema, text.keys())}
+        if text.changes:
+            texts |= {_BOUNDS: (self.schema, text.bounds()), _DERIVE: (self.schema, text.derive())}
         for limit in checked.limits:
             if limit.id in self.phrased:
                 texts[_LIMIT + limit.id] = (_phrased(limit, checked), _phrase(limit))
@@ -107,6 +110,17 @@ class Query:
     def keys(self, rows: pa.Table) -> pa.Table:
         """The key under which each row uses each limit, and how much (`#a`) of it as it stands."""
         return self._run(_KEYS, rows)
+
+    def bounds(self, rows: pa.Table) -> pa.Table:
+        """What an approver may change each row's parameters to, by rule and parameter, a row after a row.
+
+        A side without a bound is infinite, and a bound that cannot be told is NULL.
+        """
+        return self._run(_BOUNDS, rows)
+
+    def derive(self, rows: pa.Table) -> pa.Table:
+        """What derives from the parameters of each row, computed again, in order."""
+        return self._run(_DERIVE, rows)
 
     def phrase(self, limit: str, rows: pa.Table, own: Mapping[str, pa.Array]) -> pa.ChunkedArray:
         """The reason of a limit for rows of which it spoke; `own` is its `state`, `total` and `at_most`."""
@@ -169,8 +183,9 @@ class _Text:
         self.types = checked.columns
         self.clips = [(place, rule) for place, rule in self.rules if rule.effect == "clip"]
         self.clippable = checked.clippable if self.clips else ()
-        self.derived = checked.derived if self.clips else {}
-        self.lowered = (*self.clippable, *self.derived)
+        self.changes = [(rule.id, one) for _, rule in self.rules for one in rule.changes]
+        self.derived = checked.derived if self.clips or self.changes else {}
+        self.lowered = (*self.clippable, *self.derived) if self.clips else ()
         self.words = -(-len(self.rules) // CLAUSES_PER_WORD)
         self.columns = sorted(self._needed())
 
@@ -194,8 +209,39 @@ class _Text:
         found += [_amount(place, limit) for place, limit in enumerate(self.limits)]
         return f"SELECT {', '.join([quoted(ROW), *found])} FROM keys_rows"
 
+    def bounds(self) -> str:
+        """For each row and each change that a rule allows: rule, parameter and bounds."""
+        parts = []
+        for rule, one in self.changes:
+            sides = ((one.at_least, "-inf"), (one.at_most, "inf"))
+            least, most = (
+                f"TRY(CAST({side.sql()} AS DOUBLE))" if side else f"'{none}'::DOUBLE"
+                for side, none in sides
+            )
+            parts.append(
+                f"SELECT {quoted(ROW)}, {literal(rule)} AS rule, {literal(one.parameter)} AS parameter,"
+                f" {least} AS at_least, {most} AS at_most FROM facts"
+            )
+        facts = ", ".join([quoted(ROW), *self._facts()])
+        listed = " UNION ALL ".join(parts)
+        return (
+            f"WITH facts AS (SELECT {facts} FROM bounds_rows) {listed} ORDER BY {quoted(ROW)}, rule"
+        )
+
+    def derive(self) -> str:
+        """The derived parameters of each row, NULL where they cannot be computed."""
+        found = [
+            f"TRY(CAST({value.sql()} AS {self.types[name]})) AS {quoted(name)}"
+            for name, value in self.derived.items()
+        ]
+        return f"SELECT {', '.join([quoted(ROW), *found])} FROM derive_rows ORDER BY {quoted(ROW)}"
+
     def _needed(self) -> set[str]:
         found = set(self.lowered)
+        for _, one in self.changes:
+            found |= {one.parameter}.union(
+                *(side.columns for side in (one.at_least, one.at_most) if side)
+            )
         for _, rule in self.rules:
             found |= rule.when.columns
             found |= {name.removeprefix(CLIPPED) for name in rule.reason.columns}
@@ -282,7 +328,7 @@ class _Text:
 
     def _derived(self) -> Iterator[str]:
         clipped = " OR ".join(f"{quoted(f'#s{place}')} = {SPOKE}" for place, _ in self.clips)
-        for name, value in self.derived.items():
+        for name, value in self.derived.items() if self.clips else ():
             new = f"coalesce(TRY(CAST({value.sql()} AS {self.types[name]})), {quoted(name)})"
             yield f"CASE WHEN {clipped} THEN {new} ELSE {quoted(name)} END AS {quoted(name)}"
 

@@ -63,6 +63,7 @@ def duration(value: object) -> timedelta:
 Sql = Annotated[str, Field(min_length=1)]
 Figure = Annotated[int | float | str, Field()]
 Duration = Annotated[timedelta, BeforeValidator(duration)]
+Persons = Annotated[int, Field(ge=1, le=3)]
 
 
 class Rule(Form):
@@ -73,10 +74,27 @@ class Rule(Form):
     reason: Words = Field(description="Why, in plain words; `{column}` is filled in.")
 
 
+class Change(Form):
+    """Between which values an approver may set a parameter."""
+
+    at_least: Figure | None = Field(
+        default=None, description="The least: a number, or an SQL expression."
+    )
+    at_most: Figure | None = Field(
+        default=None, description="The most: a number, or an SQL expression."
+    )
+
+
 class EscalateRule(Rule):
     """A rule that asks a person."""
 
     role: Name = Field(description="Role of the person who may approve.")
+    persons: Persons | None = Field(
+        default=None, description="How many different persons must approve, 1 to 3; 1 if not given."
+    )
+    change: dict[str, Change] = Field(
+        default={}, description="Parameter that an approver may change, and between which values."
+    )
 
 
 class ClipRule(Rule):
@@ -100,6 +118,9 @@ class Limit(Form):
     then: Literal["forbid", "escalate"] = Field(description="What becomes of a row beyond it.")
     role: Name | None = Field(
         default=None, description="Role that may approve; with `escalate` only."
+    )
+    persons: Persons | None = Field(
+        default=None, description="How many persons must approve; with `escalate` only."
     )
     reason: Words = Field(description="Why, in plain words; also `{total}` and `{at_most}`.")
 
@@ -157,6 +178,7 @@ MODELS: Mapping[str, type[BaseModel]] = {
     "": Content,
     "forbid": Rule,
     "escalate": EscalateRule,
+    "change": Change,
     "clip": ClipRule,
     "permit": Rule,
     "limits": Limit,
@@ -164,6 +186,15 @@ MODELS: Mapping[str, type[BaseModel]] = {
     "rollback": Rollback,
 }
 """Which model describes the keys under each key of a rulebook; the empty one is the whole."""
+
+
+@dataclass(frozen=True)
+class CheckedChange:
+    """What an approver may set a parameter to; no expression, no bound on that side."""
+
+    parameter: str
+    at_least: Expression | None
+    at_most: Expression | None
 
 
 @dataclass(frozen=True)
@@ -176,6 +207,8 @@ class CheckedRule:
     reason: Reason
     role: str | None = None
     set: tuple[tuple[str, Expression], ...] = ()
+    persons: int = 1
+    changes: tuple[CheckedChange, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -190,6 +223,7 @@ class CheckedLimit:
     then: str
     role: str | None
     reason: Reason
+    persons: int = 1
 
 
 @dataclass(frozen=True)
@@ -305,7 +339,27 @@ class _Checker:
                 reason=self._reason((effect, at, "reason"), rule.reason, effect),
                 role=rule.role if isinstance(rule, EscalateRule) else None,
                 set=tuple(self._sets(at, rule)) if isinstance(rule, ClipRule) else (),
+                persons=(rule.persons or 1) if isinstance(rule, EscalateRule) else 1,
+                changes=tuple(self._changes(at, rule)) if isinstance(rule, EscalateRule) else (),
             )
+
+    def _changes(self, at: int, rule: EscalateRule) -> Iterator[CheckedChange]:
+        for parameter, allowed in sorted(rule.change.items()):
+            place = self.source.key("escalate", at, "change", parameter)
+            if parameter not in self.action.clippable:
+                listed = ", ".join(self.action.clippable) or "none"
+                what = f"{parameter!r} cannot be changed by a person; of {self.action.name} can: {listed}"
+                self.refuse(place, what)
+            bounds = {
+                name: self._expression(
+                    ("escalate", at, "change", parameter, name), value, self.columns, "DOUBLE"
+                )
+                for name in ("at_least", "at_most")
+                if (value := getattr(allowed, name)) is not None
+            }
+            if not bounds:
+                self.refuse(place, f"say how far {parameter!r} may go: `at_least`, `at_most`")
+            yield CheckedChange(parameter, bounds.get("at_least"), bounds.get("at_most"))
 
     def _sets(self, at: int, rule: ClipRule) -> Iterator[tuple[str, Expression]]:
         for parameter, value in sorted(rule.set.items()):
@@ -339,6 +393,9 @@ class _Checker:
                 "needs a `role` that may approve" if limit.role is None else "has no use for `role`"
             )
             self.refuse(self.source.key("limits", at), f"a limit that {limit.then}s {what}")
+        if limit.persons is not None and limit.then != "escalate":
+            key = self.source.key("limits", at, "persons")
+            self.refuse(key, f"a limit that {limit.then}s has no use for `persons`")
         return CheckedLimit(
             id=limit.id,
             amount=self._expression(("limits", at, "sum"), limit.sum, self.columns, "BIGINT"),
@@ -350,6 +407,7 @@ class _Checker:
             then=limit.then,
             role=limit.role,
             reason=self._reason(("limits", at, "reason"), limit.reason, "limit"),
+            persons=limit.persons or 1,
         )
 
     def _expression(

@@ -47,6 +47,7 @@ class _Clause:
     effects: Mapping[int, str]
     reason: Reason
     rank: int = -1
+    persons: int = 1
 
 
 class Clauses:
@@ -60,6 +61,7 @@ class Clauses:
         self.size = len(listed)
         self.names = pa.array([one.id for one in listed])
         self.ranks = np.array([one.rank for one in listed])
+        self.persons = np.array([one.persons for one in listed])
         self.roles = pa.array(checked.roles, pa.string())
         self.filled = [place for place, one in enumerate(listed) if not one.reason.plain]
         self.effects = np.array(
@@ -112,13 +114,16 @@ class Found:
         """The combinations that nothing forbids, and that a rule permits or a person could."""
         return ~self.any(FORBID) & self.any(PERMIT, ESCALATE)
 
-    def verdict(self, approved: Flags) -> tuple[Integers, pa.Array]:
-        """The place of each combination's verdict in `VERDICT`, and the role that may approve it."""
+    def verdict(self, approved: Flags) -> tuple[Integers, pa.Array, pa.Array]:
+        """Each combination's place in `VERDICT`, the role that may approve it, and how many must."""
         asks = self.any(ESCALATE) & ~approved
         choices = [self.any(FORBID), asks, self.any(CLIP)]
         verdict = np.select(choices, [DENIED, ESCALATED, CLIPPED], ALLOWED)
-        rank = np.where(self.effects == _CODE[ESCALATE], self.clauses.ranks, -1).max(axis=1)
-        return verdict, self.clauses.roles.take(pa.array(rank, mask=verdict != ESCALATED))
+        asking, nobody = self.effects == _CODE[ESCALATE], verdict != ESCALATED
+        rank = np.where(asking, self.clauses.ranks, -1).max(axis=1)
+        persons = np.where(asking, self.clauses.persons, 1).max(axis=1)
+        role = self.clauses.roles.take(pa.array(rank, mask=nobody))
+        return verdict, role, pa.array(persons, pa.int64(), mask=nobody)
 
     def spoken(self, codes: Integers, said: Mapping[int, pa.Array]) -> pa.ChunkedArray:
         """Each row's list of what spoke; `said` has the reasons of clauses that name figures, row by row."""
@@ -193,11 +198,11 @@ def _clauses(checked: Checked) -> list[_Clause]:
         if rule.effect in {ESCALATE, PERMIT}:
             effects[UNTOLD] = {ESCALATE: ESCALATE, PERMIT: ""}[rule.effect]
         rank = ranks[rule.role] if rule.role else -1
-        found.append(_Clause(rule.id, rule.effect, effects, rule.reason, rank))
+        found.append(_Clause(rule.id, rule.effect, effects, rule.reason, rank, rule.persons))
     for limit in checked.limits:
         effects = {SPOKE: limit.then, UNTOLD: FORBID}
         rank = ranks[limit.role] if limit.role else -1
-        found.append(_Clause(limit.id, _LIMIT, effects, limit.reason, rank))
+        found.append(_Clause(limit.id, _LIMIT, effects, limit.reason, rank, limit.persons))
     highest = len(ranks) - 1
     found.append(_Clause(IRREVERSIBLE, ESCALATE, {SPOKE: ESCALATE}, _NEEDS_PERSON, highest))
     found.append(_Clause(DEFAULT, FORBID, {SPOKE: FORBID}, _NOTHING_PERMITS))

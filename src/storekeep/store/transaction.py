@@ -515,7 +515,7 @@ class Transaction:
         self._cursor.execute(
             "SELECT decision_id::text, batch_id::text, decided_at, agent, agent_version,"
             " rulebook_version, action, subject, location_id, order_group, verdict, money_minor,"
-            " currency, status FROM decision WHERE tenant = %(tenant)s"
+            " currency, status, reverses::text FROM decision WHERE tenant = %(tenant)s"
             " AND (%(ids)s::uuid[] IS NULL OR decision_id = ANY(%(ids)s::uuid[]))"
             " AND (%(batch_id)s::uuid IS NULL OR batch_id = %(batch_id)s::uuid)"
             " AND (%(order_group)s::text IS NULL OR order_group = %(order_group)s)"
@@ -540,6 +540,51 @@ class Transaction:
             (self.tenant, list(decision_ids)),
         )
         return {row["decision_id"]: row["status"] for row in rows}
+
+    def move_money(self, money_minor: Mapping[str, int]) -> None:
+        """Set the money at stake in decisions, by id, after a ledger entry that changed it was appended."""
+        self._run(
+            "UPDATE decision SET money_minor = m.money FROM unnest(%s::uuid[], %s::bigint[]) AS"
+            " m(decision_id, money) WHERE tenant = %s AND decision.decision_id = m.decision_id",
+            (list(money_minor), list(money_minor.values()), self.tenant),
+        )
+
+    def group_values(self, decision_ids: Sequence[str]) -> dict[str, int]:
+        """What the whole order that each decision belongs to comes to, in minor units, by decision.
+
+        Of the lines that its run decided, those count that are to be done, or may be, or were.
+        """
+        rows = self._run(
+            "WITH asked AS (SELECT decision_id, batch_id, order_group FROM decision WHERE tenant = %s"
+            "  AND decision_id = ANY(%s::uuid[])), worth AS (SELECT batch_id, order_group,"
+            "  sum(money_minor)::bigint AS value FROM decision JOIN (SELECT DISTINCT batch_id,"
+            "  order_group FROM asked) AS wanted USING (batch_id, order_group) WHERE tenant = %s"
+            "  AND status IN ('escalated', 'pending', 'executed', 'reverting', 'needs_person')"
+            "  GROUP BY 1, 2)"
+            " SELECT decision_id::text, value FROM asked JOIN worth USING (batch_id, order_group)"
+            " WHERE value IS NOT NULL",
+            (self.tenant, list(decision_ids), self.tenant),
+        )
+        return {row["decision_id"]: row["value"] for row in rows}
+
+    def taken_back(self, batch_id: str) -> list[str]:
+        """The decisions that a revert, by the id of its ledger batch, took back or asked to."""
+        rows = self._run(
+            "SELECT decision_id::text FROM ledger_entry JOIN ledger_batch USING (tenant, batch)"
+            " WHERE tenant = %s AND batch_id = %s AND kind = 'reversal'"
+            " AND step IN ('withdrawn', 'reverting') ORDER BY place",
+            (self.tenant, batch_id),
+        )
+        return [row["decision_id"] for row in rows]
+
+    def proposed_again(self, decision_ids: Sequence[str]) -> dict[str, str]:
+        """Which decisions were proposed again after they had been taken back, and as which."""
+        rows = self._run(
+            "SELECT reverses::text, decision_id::text FROM decision WHERE tenant = %s"
+            " AND reverses = ANY(%s::uuid[])",
+            (self.tenant, list(decision_ids)),
+        )
+        return {row["reverses"]: row["decision_id"] for row in rows}
 
     def count_decisions(self, column: str) -> dict[str, int]:
         """How many decisions there are by `verdict` or by `status`."""
@@ -626,6 +671,14 @@ class Transaction:
             (delay, self.tenant, list(decision_ids)),
         )
 
+    def hasten_tasks(self, decision_ids: Sequence[str]) -> None:
+        """Pending actions that were put off, and that nobody holds, are due now."""
+        self._run(
+            "UPDATE pending_action SET not_before = now() WHERE tenant = %s"
+            " AND decision_id = ANY(%s::uuid[]) AND (leased_until IS NULL OR leased_until < now())",
+            (self.tenant, list(decision_ids)),
+        )
+
     def count_tasks(self) -> int:
         """How many pending actions there are, due or not."""
         return int(self._run("SELECT count(*) AS many FROM pending_action")[0]["many"])
@@ -644,12 +697,30 @@ class Transaction:
         ids = None if decision_ids is None else list(decision_ids)
         return self._run(
             "SELECT a.decision_id::text, a.role, a.requested_at, a.deadline, a.safe_default, a.digest,"
-            " a.rulebook_version, d.subject, d.order_group, d.money_minor, d.currency, d.agent"
+            " a.rulebook_version, a.persons, a.agreed, a.proposed_by, a.changed_by, d.subject,"
+            " d.order_group, d.money_minor, d.currency, d.agent, d.action, d.location_id"
             " FROM approval_request a JOIN decision d USING (tenant, decision_id)"
             " WHERE (%s::uuid[] IS NULL OR a.decision_id = ANY(%s::uuid[]))"
             " AND (%s::timestamptz IS NULL OR a.deadline < %s)"
             " ORDER BY d.money_minor DESC NULLS LAST, a.decision_id",
             (ids, ids, until, until),
+        )
+
+    def agree(self, decision_ids: Sequence[str], by: str) -> None:
+        """One person agreed to requests that several have to agree to."""
+        self._run(
+            "UPDATE approval_request SET agreed = agreed || %s::text WHERE tenant = %s"
+            " AND decision_id = ANY(%s::uuid[]) AND %s <> ALL(agreed)",
+            (by, self.tenant, list(decision_ids), by),
+        )
+
+    def change_approval(self, decision_id: str, now: Mapping[str, Any]) -> None:
+        """Ask for something else: `role`, `persons`, `digest`, `rulebook_version`, `changed_by`, `agreed`."""
+        self._run(
+            "UPDATE approval_request SET role = %(role)s, persons = %(persons)s, digest = %(digest)s,"
+            " rulebook_version = %(rulebook_version)s, changed_by = %(changed_by)s, agreed = %(agreed)s"
+            " WHERE tenant = %(tenant)s AND decision_id = %(decision_id)s",
+            cast(Any, {"tenant": self.tenant, "decision_id": decision_id, **now}),
         )
 
     def drop_approvals(self, decision_ids: Sequence[str]) -> None:

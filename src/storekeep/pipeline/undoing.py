@@ -1,0 +1,118 @@
+"""A revert taken back: what it undid is proposed again, and judged as anything else that is proposed.
+
+Hides how runs are made of decisions that were made at different times. An old decision stays taken back for
+ever; each new one names the one that it `reverses`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from storekeep import bus, ledger, policy
+from storekeep.decisions import Selection, decision_ids
+from storekeep.errors import Refused
+from storekeep.ledger import Again, Batch, Step, Wake
+from storekeep.pipeline.acting import Acting
+from storekeep.pipeline.deciding import Run, terms_of
+from storekeep.pipeline.recording import used_limits
+from storekeep.store import Transaction
+from storekeep.watch import stage
+
+
+class Undoing(Acting):
+    """From what was taken back to new decisions."""
+
+    def plan_undo(self, ids: Sequence[str]) -> list[Step]:
+        """What would be proposed again: `ids` name reverts by their ledger batch, or decisions."""
+        with self.store.transaction(self.tenant) as tx:
+            meant: dict[str, None] = {}
+            for key in ids:
+                meant |= dict.fromkeys(tx.taken_back(key) or [key])
+            return self._plan_undo(tx, list(meant))
+
+    def _plan_undo(self, tx: Transaction, ids: Sequence[str]) -> list[Step]:
+        rows = tx.decisions(Selection(ids=tuple(ids)))
+        known = {row["decision_id"] for row in rows}
+        for key in ids:
+            if key not in known:
+                raise Refused(f"{key} is no revert and no decision; see `storekeep decisions list`")
+        steps, later = ledger.steps(tx, ids), tx.proposed_again(ids)
+        return [
+            ledger.plan_again(row, steps[row["decision_id"]], later.get(row["decision_id"]))
+            for row in rows
+        ]
+
+    def undo(self, plan: Sequence[Step], by: str, reason: str) -> list[Run]:
+        """Propose again what a plan says, each time as a new decision on the evidence of now.
+
+        What was proposed again meanwhile is left alone. Items about which nothing is known any more are
+        refused: nothing is proposed then.
+        """
+        with stage("undo", self.tenant) as watched, self.store.transaction(self.tenant) as tx:
+            meant = [each.decision_id for each in plan if each.what == "propose"]
+            tx.lock_decisions(meant)
+            again = self._plan_undo(tx, meant) if meant else []
+            ids = [each.decision_id for each in again if each.what == "propose"]
+            runs = [self._propose_again(tx, keys, by, reason) for keys in self._runs(tx, ids)]
+            watched.rows = len(ids)
+            return runs
+
+    def _runs(self, tx: Transaction, ids: Sequence[str]) -> Iterator[list[str]]:
+        """Which decisions make a run: of one place and agent, and each subject once."""
+        runs: dict[tuple[object, ...], list[str]] = {}
+        times: Counter[str] = Counter()
+        rows = sorted(tx.decisions(Selection(ids=tuple(ids))), key=lambda row: row["decision_id"])
+        for row in rows:
+            times[row["subject"]] += 1
+            shared = ("location_id", "agent", "agent_version", "action")
+            place = (*(row[name] for name in shared), times[row["subject"]])
+            runs.setdefault(place, []).append(row["decision_id"])
+        yield from runs.values()
+
+    def _propose_again(self, tx: Transaction, ids: Sequence[str], by: str, reason: str) -> Run:
+        (row, *_) = tx.decisions(Selection(ids=(ids[0],)))
+        location_id = row["location_id"]
+        partition = bus.partition_of(self.tenant, location_id)
+        self._move_stock(tx, partition)
+        proposed = ledger.proposed(tx, ids, self._action(row["action"]))
+        subjects = proposed.proposals["subject"].to_pylist()
+        evidence = self._snapshot(tx, location_id, partition, proposed.proposals["sku"].to_pylist())
+        if missing := sorted(set(subjects) - set(evidence.values["subject"].to_pylist())):
+            raise Refused(f"nothing is known of {', '.join(missing)} any more: leave it out")
+        rulebook = self.rulebook(tx, row["agent"])
+        used = used_limits(tx, rulebook, proposed, evidence)
+        batch = Batch(
+            batch_id=decision_ids(self.now(), f"{self.tenant}/{location_id}/undo", [ids[0]])[0],
+            at=self.now(),
+            location_id=location_id,
+            evidence=evidence,
+            proposed=proposed,
+            judgement=policy.judge(rulebook, proposed, evidence, used),
+            used=used,
+            terms=terms_of(rulebook),
+            wake=self._asked(tx, row["agent"]),
+            again=Again(dict(zip(subjects, ids, strict=True)), by, reason),
+        )
+        ledger.record(tx, batch, self.signing)
+        self._commit_orders(tx, batch)
+        return Run(batch.batch_id, evidence.values.num_rows, batch.counts())
+
+    def _asked(self, tx: Transaction, agent: str) -> Wake:
+        """Why a run is made that no event has woken: a person asked for it."""
+        version = self.dispatch_policy(tx).version
+        return Wake(agent, "live", version, self.now(), late=False, heard=())
+
+
+def again_of(header: Mapping[str, Any], recorded: pa.Table) -> Again | None:
+    """What a recorded run proposed again, in the order in which it did; None of an ordinary run."""
+    if "asked_by" not in header:
+        return None
+    told = recorded.filter(pc.equal(recorded["kind"], "decision"))["entry"].to_pylist()
+    reverses = {body["subject"]: body["reverses"] for body in map(json.loads, told)}
+    return Again(reverses, header["asked_by"], header["reason"])
