@@ -171,6 +171,7 @@ class Status(StrEnum):
     EXPIRED = "expired"
     EXECUTED = "executed"
     FAILED = "failed"
+    DROPPED = "dropped"
     REVERTING = "reverting"
     REVERTED = "reverted"
     NEEDS_PERSON = "needs_person"
@@ -192,6 +193,10 @@ _NEXT: Mapping[tuple[Status, str], Status] = {
     (Status.PENDING, "failed"): Status.FAILED,
     (Status.PENDING, "expired"): Status.EXPIRED,
     (Status.PENDING, "withdrawn"): Status.REVERTED,
+    (Status.FAILED, "retried"): Status.PENDING,
+    (Status.FAILED, "dropped"): Status.DROPPED,
+    (Status.FAILED, "expired"): Status.EXPIRED,
+    (Status.FAILED, "executed"): Status.EXECUTED,
     (Status.ESCALATED, "withdrawn"): Status.REVERTED,
     (Status.EXECUTED, "reverting"): Status.REVERTING,
     (Status.EXECUTED, "needs_person"): Status.NEEDS_PERSON,

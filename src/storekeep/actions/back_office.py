@@ -99,6 +99,7 @@ class BackOffice:
     """One tenant's purchase orders in the embedded back office."""
 
     name = NAME
+    most_orders = 1000
 
     def __init__(self, conninfo: str, tenant: str) -> None:
         self._conninfo = conninfo

@@ -1,6 +1,6 @@
 """The ledger: record what was decided and what became of it, explain it, prove it, hand it out."""
 
-from storekeep.ledger.batch import Batch, Terms, record, task_rows
+from storekeep.ledger.batch import EXECUTE_WITHIN, Batch, Terms, record, task_rows
 from storekeep.ledger.chain import (
     Entry,
     Problem,
@@ -22,6 +22,7 @@ from storekeep.ledger.recall import digest, folded, proposed
 from storekeep.ledger.reversal import Step, outcome, plan, receipt_of
 
 __all__ = [
+    "EXECUTE_WITHIN",
     "Batch",
     "Entry",
     "Problem",

@@ -212,9 +212,11 @@ class Batch:
         acts = self.decided.filter(
             pc.is_in(self.decided["verdict"], value_set=pa.array([str(v) for v in _ACTS]))
         )
-        return task_rows(
+        rows = task_rows(
             acts, self.proposed.action.name, self.batch_id, self.proposed.action.parameters.names
         )
+        until = pa.array([self.at + EXECUTE_WITHIN] * acts.num_rows, pa.timestamp("us", tz="UTC"))
+        return rows.append_column("expires_at", until)
 
     def approvals(self) -> pa.Table:
         """Requests for approval of the escalated decisions, bound to what exactly is to be approved."""

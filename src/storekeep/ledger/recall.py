@@ -66,7 +66,7 @@ def folded(tx: Transaction) -> pa.Table:
                 run = json.loads(entry["entry"])
             elif kind == "decision":
                 rows[key] = _folded(json.loads(entry["entry"]), run)
-            else:
+            elif key is not None:
                 rows[key]["status"] = str(step(rows[key]["status"], entry["step"]))
     return pa.Table.from_pylist(list(rows.values()), schema=DECISIONS)
 

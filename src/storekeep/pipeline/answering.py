@@ -81,7 +81,8 @@ class Answering(Recording):
         tx.drop_approvals(keys)
         orders = self._orders(tx, keys)
         approved = [orders[key] for key in keys if ends[key] == "approved"]
-        tx.add_tasks(pending(approved, PLACE_PURCHASE_ORDER.name, entries[0].text))
+        until = self.now() + ledger.EXECUTE_WITHIN
+        tx.add_tasks(pending(approved, PLACE_PURCHASE_ORDER.name, entries[0].text, until))
         tx.drop_uses([key for key in keys if ends[key] != "approved"])
         self._tell(tx, [(orders[key], ends[key], None) for key in keys])
 

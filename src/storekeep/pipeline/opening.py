@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from random import random
 
 from storekeep import features, policy
 from storekeep.actions import (
@@ -38,7 +39,8 @@ class Opened:
     adapters: Mapping[str, Adapter]
     now: Callable[[], datetime] = utc_now
     worker: str = "worker"
-    lease: timedelta = timedelta(seconds=30)
+    lease: timedelta = timedelta(seconds=5)
+    draw: Callable[[], float] = random
     _rulebooks: dict[str, policy.Rulebook] = field(default_factory=dict)
 
     def _adapter(self, action: str) -> Adapter:

@@ -23,13 +23,14 @@ from storekeep.decisions import (
 )
 from storekeep.errors import Refused
 from storekeep.ledger import Batch, Entry, Step
-from storekeep.pipeline.acting import COMPENSATE, Acting
+from storekeep.pipeline.breaking import COMPENSATE
 from storekeep.pipeline.deciding import terms_of
+from storekeep.pipeline.returning import Returning
 from storekeep.store import Transaction
 from storekeep.watch import stage
 
 
-class Reverting(Acting):
+class Reverting(Returning):
     """Plans, reverts, replays and proofs."""
 
     def plan_revert(self, chosen: Selection) -> list[Step]:
@@ -76,7 +77,7 @@ class Reverting(Acting):
                 for each in chosen
             ]
             self._append_entries(tx, entries, statuses)
-            self._take_back(tx, chosen)
+            self._undo_chosen(tx, chosen)
             watched.rows = len(chosen)
             return len(chosen)
 
@@ -87,7 +88,7 @@ class Reverting(Acting):
         done = self._adapter(PLACE_PURCHASE_ORDER.name).find(tried) if tried else {}
         return {key for key, held in begun.items() if held or key in done}
 
-    def _take_back(self, tx: Transaction, chosen: Sequence[Step]) -> None:
+    def _undo_chosen(self, tx: Transaction, chosen: Sequence[Step]) -> None:
         orders = self._orders(tx, [each.decision_id for each in chosen])
         withdrawn = [each.decision_id for each in chosen if each.what == "withdraw"]
         tx.drop_tasks(withdrawn)
