@@ -3,12 +3,14 @@
 from storekeep.actions.adapter import Adapter, Answer, Order
 from storekeep.actions.back_office import PLACE_PURCHASE_ORDER, BackOffice
 from storekeep.actions.effects import arrivals, effects, pending
+from storekeep.actions.http import HttpOrders
 
 __all__ = [
     "PLACE_PURCHASE_ORDER",
     "Adapter",
     "Answer",
     "BackOffice",
+    "HttpOrders",
     "Order",
     "arrivals",
     "effects",

@@ -52,3 +52,14 @@ class Adapter(Protocol):
 
         A receipt's fingerprint tells whether somebody has changed the object since an earlier receipt.
         """
+
+
+def standing(receipt: Receipt, now: Receipt | None) -> str | None:
+    """Why what a receipt stands for cannot be taken back, given what the system holds now; None if it can."""
+    if now is None:
+        return f"{receipt.adapter} has no such line"
+    if now.details["received_units"]:
+        return "goods have already arrived"
+    if now.fingerprint != receipt.fingerprint and not now.details["cancelled"]:
+        return f"somebody changed {now.reference} since it was placed"
+    return None

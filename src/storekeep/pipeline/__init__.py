@@ -9,7 +9,10 @@ caller: the same steps run live, in a demonstration and in a replay.
     recording   evidence as of now; entries about decisions and the events that follow
     answering   a person's word, and what happens without one
     deciding    agents are woken, judged and recorded
+    breaking    who does not work is left alone for a while
+    trying      how often, and after which waits
     acting      what was decided is done, each thing once
+    returning   dead letters are tried anew or dropped
     reverting   plans, reverts, replays and proofs
 """
 
@@ -17,14 +20,14 @@ from __future__ import annotations
 
 import os
 import platform
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from datetime import date, datetime
 
 from storekeep import ledger, servers
-from storekeep.actions import PLACE_PURCHASE_ORDER, BackOffice
-from storekeep.config import Settings
-from storekeep.errors import Refused
+from storekeep.actions import PLACE_PURCHASE_ORDER, Adapter, BackOffice, HttpOrders
+from storekeep.config import OrderSystem, Settings
+from storekeep.errors import Misused, Refused
 from storekeep.lake import Lake
 from storekeep.pipeline.deciding import Run
 from storekeep.pipeline.opening import utc_now
@@ -66,14 +69,35 @@ def opened(
                 tx.make_tenant(purpose)
             elif tx.purpose() is None:
                 raise Refused(f"this home has no tenant {name}; name another with --tenant")
-        back_office = BackOffice(database.conninfo, name)
-        with closing(back_office), Lake(settings.home / "lake", name) as lake:
+            plays = tx.purpose() == "demo"
+        with (
+            _adapters({} if plays else settings.adapters, database.conninfo, name) as adapters,
+            Lake(settings.home / "lake", name) as lake,
+        ):
             yield Pipeline(
                 store=store,
                 lake=lake,
                 tenant=name,
                 signing=ledger.signer(settings.home),
-                adapters={PLACE_PURCHASE_ORDER.name: back_office},
+                adapters=adapters,
                 now=now,
                 worker=f"{platform.node()}:{os.getpid()}",
             )
+
+
+@contextmanager
+def _adapters(
+    systems: Mapping[str, OrderSystem], conninfo: str, tenant: str
+) -> Iterator[dict[str, Adapter]]:
+    """What carries out each action: the system that the settings name, or the embedded back office.
+
+    What is only played is never sent to a system of the retailer's own.
+    """
+    name = PLACE_PURCHASE_ORDER.name
+    for other in sorted(systems.keys() - {name}):
+        raise Misused(
+            f"setting 'adapters' names {other}, which is no action; the one there is: {name}"
+        )
+    chosen = HttpOrders(systems[name]) if name in systems else BackOffice(conninfo, tenant)
+    with closing(chosen):
+        yield {name: chosen}

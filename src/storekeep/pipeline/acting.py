@@ -127,6 +127,8 @@ class Acting(Breaking):
         try:
             answers |= adapter.find(keys)
         except (Transient, Unknown, Permanent) as error:
+            if isinstance(error, Permanent) and len(keys) > 1:
+                return [each for key in keys for each in self._look(adapter, [key], answers)]
             said = f"it may have been done, and cannot be looked up: {error}"
             answers |= dict.fromkeys(keys, Unknown(said))
             return [said]
