@@ -1,4 +1,4 @@
-"""A small order system over HTTP: what a retailer's own does, on loopback, with the faults that such ones have.
+"""A small order system over HTTP, on loopback: what a retailer's own does, with the faults that those have.
 
 Lines are resources under their idempotency keys; those of a group share a purchase order. It is a program of
 its own that happens to run in a thread: it knows nothing of Storekeep, and what it did it has really done.

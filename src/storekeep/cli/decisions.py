@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 # long for --help. A test holds them together.
 STATUSES = (
     *("held", "denied", "escalated", "pending", "rejected", "expired", "executed", "failed"),
-    *("reverting", "reverted", "needs_person"),
+    *("dropped", "reverting", "reverted", "needs_person"),
 )
 VERDICTS = ("allow", "clip", "escalate", "deny", "hold")
 _MOST_LISTED = 100_000
@@ -98,8 +98,8 @@ def _selection(asked: Asked, given: Mapping[str, Any]) -> Selection:
 def list_(asked: Asked, /, **given: Any) -> None:
     """List decisions, newest first.
 
-    STATUS is held, denied, escalated, pending, rejected, expired, executed, failed, reverting, reverted or
-    needs_person.
+    STATUS is held, denied, escalated, pending, rejected, expired, executed, failed, dropped, reverting,
+    reverted or needs_person.
     """
     selection, zone = _selection(asked, given), asked.zone()
     with asked.pipeline() as pipeline, pipeline.store.transaction(pipeline.tenant) as tx:
@@ -285,7 +285,7 @@ def revert(
         by = principal or asked.settings().principal
         document["taken_on"] = pipeline.revert(plan, by, why)
         pipeline.act()
-        rows = _now(pipeline, [step.decision_id for step in active])
+        rows = standings(pipeline, [step.decision_id for step in active])
     document["results"] = rows
     _tell_results(asked, document, rows)
 
@@ -320,7 +320,7 @@ def _can_ask() -> bool:
     return sys.stdin is not None and sys.stdin.isatty()
 
 
-def _now(pipeline: Pipeline, ids: Sequence[str]) -> list[dict[str, Any]]:
+def standings(pipeline: Pipeline, ids: Sequence[str]) -> list[dict[str, Any]]:
     """Where decisions stand now, in the order of the ids."""
     from storekeep.decisions import Selection
 

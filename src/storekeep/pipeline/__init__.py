@@ -27,11 +27,12 @@ from datetime import date, datetime
 from storekeep import ledger, servers
 from storekeep.actions import PLACE_PURCHASE_ORDER, Adapter, BackOffice, HttpOrders
 from storekeep.config import OrderSystem, Settings
-from storekeep.errors import Misused, Refused
+from storekeep.errors import Misused, Refused, Transient
 from storekeep.lake import Lake
 from storekeep.pipeline.deciding import Run
 from storekeep.pipeline.opening import utc_now
 from storekeep.pipeline.reverting import Reverting
+from storekeep.pipeline.trying import MOST_ATTEMPTS, wait_seconds
 from storekeep.store import Store
 
 __all__ = ["Pipeline", "Run", "opened", "utc_now"]
@@ -50,6 +51,30 @@ class Pipeline(Reverting):
             runs[location_id] = self.decide(location_id)
         self.act()
         return runs
+
+    def work(self, wait: Callable[[float], bool], poll_seconds: float) -> dict[str, int]:
+        """Let requests lapse and carry out actions, until `wait` says to stop; how many of each.
+
+        `wait` waits so many seconds and says whether to stop. A database that restarts is waited for; raises
+        `Transient` when it stays away, so that whoever started the worker starts it again.
+        """
+        done = {"acted": 0, "lapsed": 0}
+        failures = 0
+        while not wait(0):
+            try:
+                done["lapsed"] += self.lapse()
+                ended = self.act(stop=lambda: wait(0))
+            except Transient as error:
+                failures += 1
+                if failures >= MOST_ATTEMPTS:
+                    raise
+                wait(wait_seconds(failures, self.draw(), error))
+                continue
+            failures = 0
+            done["acted"] += ended
+            if not ended:
+                wait(poll_seconds)
+        return done
 
 
 @contextmanager
