@@ -169,8 +169,9 @@ class Acting(Breaking):
         waits = {}
         for task in tasks:
             if (error := again.get(task.decision_id)) is not None:
-                drawn = draws.setdefault(task.group, self.draw())
-                seconds = wait_seconds(task.attempts, drawn, error)
+                if task.group not in draws:
+                    draws[task.group] = self.draw()
+                seconds = wait_seconds(task.attempts, draws[task.group], error)
                 waits[task.decision_id] = timedelta(seconds=seconds)
         with self.store.transaction(self.tenant) as tx:
             tx.postpone_tasks(waits)

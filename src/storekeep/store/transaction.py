@@ -513,7 +513,7 @@ class Transaction:
         """Hold pending actions for longer, those that the worker holds still."""
         self._run(
             "UPDATE pending_action SET leased_until = now() + %s WHERE tenant = %s"
-            " AND decision_id = ANY(%s::uuid[]) AND leased_by = %s AND leased_until >= now()",
+            " AND decision_id = ANY(%s::uuid[]) AND leased_by = %s",
             (lease, self.tenant, list(decision_ids), worker),
         )
 
@@ -613,12 +613,12 @@ class Transaction:
 
     def set_breaker(self, breaker: Mapping[str, Any]) -> None:
         """Keep a breaker as it is now."""
-        self._run(
+        self._cursor.execute(
             "INSERT INTO breaker VALUES (%(tenant)s, %(name)s, %(state)s, %(since)s, %(why)s,"
             " %(failed_at)s::timestamptz[], %(try_at)s) ON CONFLICT (tenant, name) DO UPDATE SET"
             " state = excluded.state, since = excluded.since, why = excluded.why,"
             " failed_at = excluded.failed_at, try_at = excluded.try_at",
-            cast(Any, {"tenant": self.tenant, **breaker}),
+            {"tenant": self.tenant, **breaker, "failed_at": list(breaker["failed_at"])},
         )
 
     def add_approvals(self, rows: pa.Table) -> None:
