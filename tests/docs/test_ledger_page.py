@@ -9,7 +9,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -20,13 +20,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from storekeep import ledger
+from storekeep.actions import HttpOrders
+from storekeep.config import OrderSystem as Setting
 from storekeep.config import Settings
 from storekeep.decisions import Decided, Selection
+from tests.contracts.order_system import OrderSystem
 from tests.shop import BUYER, FIRST_DAY, Shop, moment, new_tenant, opened_shop
 
 pytestmark = pytest.mark.docs
 PAGE = (Path(__file__).parents[2] / "docs" / "ledger.md").read_text(encoding="utf-8")
-KINDS = ("batch", "decision", "approval", "outcome", "reversal")
+KINDS = ("batch", "decision", "approval", "outcome", "reversal", "dead_letter", "breaker")
 SHARED = {"kind", "decision_id", "step"}
 
 
@@ -93,13 +96,31 @@ def unanswered(shop: Shop) -> None:
     assert shop.pipeline.lapse() == len(waiting) == 1
 
 
+def given_up(shop: Shop) -> None:
+    """The order system has a fault: what was tried too often a person drops or retries, the rest expires."""
+    monday(shop)
+    with OrderSystem() as system, closing(HttpOrders(Setting(url=system.url))) as adapter:
+        shop.pipeline.adapters = {"PlacePurchaseOrder": adapter}
+        shop.pipeline.draw = lambda: 0.0
+        system.fault("500", "before", times=10**6)
+        while len(shop.pipeline.dead_letters()) < 2:
+            shop.pipeline.act()
+            if any(each["state"] == "open" for each in shop.pipeline.breakers()):
+                shop.pipeline.reset_breaker("adapter/http", BUYER, "they say it works")
+        one, two = (each["decision_id"] for each in shop.pipeline.dead_letters())
+        shop.pipeline.drop([one], BUYER, "ordered by telephone")
+        shop.pipeline.retry([two], BUYER, "they say it works")
+        shop.clock.now += timedelta(days=3)
+        shop.pipeline.act()
+
+
 @pytest.fixture(scope="module")
 def exports(
     home_settings: Settings, tmp_path_factory: pytest.TempPathFactory
 ) -> dict[str, Exported]:
-    """Three shops in which every kind of entry is written."""
+    """Four shops in which every kind of entry is written."""
     folder, made = tmp_path_factory.mktemp("page"), {}
-    for play in (approved, rejected, unanswered):
+    for play in (approved, rejected, unanswered, given_up):
         path = folder / play.__name__
         with opened_shop(new_tenant(home_settings)) as shop:
             play(shop)
@@ -157,7 +178,7 @@ def test_an_entry_has_the_fields_that_the_page_names(
 
 def test_the_steps_of_each_kind_are_named(entries: list[dict[str, Any]]) -> None:
     for entry in entries:
-        if entry["kind"] != "batch":
+        if entry["kind"] not in ("batch", "breaker"):
             assert f"`{entry['step']}`" in section(f"`{entry['kind']}`"), entry["step"]
     assert all(f"`{verdict}`" in section("`decision`") for verdict in Decided)
 
