@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import closing, contextmanager
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -16,8 +16,10 @@ import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from structlog.testing import capture_logs
 
 from storekeep import ledger, policy
+from storekeep.actions import HttpOrders
 from storekeep.config import OrderSystem as Setting
 from storekeep.config import Settings
 from storekeep.decisions import Selection
@@ -511,6 +513,34 @@ def test_a_person_closes_a_breaker_and_the_ledger_says_who(touchy: Place) -> Non
     touchy.sound()
 
 
+def test_a_breaker_that_opens_is_told_to_who_watches(touchy: Place) -> None:
+    pend(touchy.pipeline, 2)
+    touchy.system.fault("500", "before", times=2)
+    with capture_logs() as lines:
+        touchy.pipeline.act()
+    (told,) = (each for each in lines if each["event"] == "breaker")
+    assert told["log_level"] == "warning"
+    assert (told["breaker"], told["state"]) == ("adapter/http", "open")
+
+
+def test_an_agent_goes_on_deciding_while_its_breaker_is_open(home_settings: Settings) -> None:
+    with shop.opened_shop(shop.new_tenant(home_settings)) as day:
+        day.prepare()
+        with day.pipeline.store.transaction(day.pipeline.tenant) as tx:
+            at = tx.now()
+            tx.set_breaker(
+                asdict(Breaker("agent/replenish", State.OPEN, at, "no", (), at + timedelta(1)))
+            )
+        for step in (day.sell, day.remember, day.decide):
+            step(shop.FIRST_DAY)
+        assert day.pipeline.act() == 0
+        assert day.pending() == 2
+        assert {row["status"] for row in day.decisions().values()} >= {"pending", "escalated"}
+        day.pipeline.reset_breaker("agent/replenish", shop.BUYER, "it was the terms")
+        day.act(shop.FIRST_DAY)
+        assert day.pending() == 0
+
+
 def test_what_expires_at_an_open_breaker_expires(touchy: Place) -> None:
     pend(touchy.pipeline, 2)
     touchy.system.fault("500", "before", times=2)
@@ -556,30 +586,34 @@ def test_probes_close_a_breaker_only_if_all_of_them_went_well(said: list[str | N
 # Workers ------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_slow_call_keeps_its_lease(place: Place) -> None:
     """Nobody else takes over what takes longer than a lease."""
     keys = pend(place.pipeline, 5)
-    place.pipeline.lease = timedelta(seconds=1)
-    place.system.pause_seconds = 2.5
+    place.pipeline.lease = timedelta(seconds=2)
+    place.system.pause_seconds = 5
+    done = threading.Event()
     taken: list[str] = []
 
     def other() -> None:
         with opened(place.home, now=place.clock) as own:
             while not place.system.asked:
-                threading.Event().wait(0.01)
-            for _ in range(20):
+                done.wait(0.01)
+            while not done.wait(0.1):
                 with own.store.transaction(own.tenant) as tx:
-                    taken.extend(
-                        task.decision_id for task in tx.lease_tasks("other", 9, timedelta(0))
-                    )
-                threading.Event().wait(0.1)
+                    tasks = tx.lease_tasks("other", 9, timedelta(0))
+                taken.extend(task.decision_id for task in tasks)
 
     thread = threading.Thread(target=other)
     thread.start()
-    assert place.pipeline.act() == 5
+    patient = Setting(url=place.system.url, timeout_seconds=30)
+    with closing(HttpOrders(patient)) as adapter:
+        place.pipeline.adapters = {"PlacePurchaseOrder": adapter}
+        assert place.pipeline.act() == 5
+    done.set()
     thread.join()
     assert taken == []
-    assert place.system.placed == dict.fromkeys(keys, 1)
+    assert place.system.asked == {("POST", key): 1 for key in keys}
 
 
 def test_a_worker_acts_until_it_is_told_to_stop(place: Place) -> None:
