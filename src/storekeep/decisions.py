@@ -195,6 +195,7 @@ _NEXT: Mapping[tuple[Status, str], Status] = {
     (Status.PENDING, "withdrawn"): Status.REVERTED,
     (Status.FAILED, "retried"): Status.PENDING,
     (Status.FAILED, "dropped"): Status.DROPPED,
+    (Status.FAILED, "failed"): Status.FAILED,
     (Status.FAILED, "expired"): Status.EXPIRED,
     (Status.FAILED, "executed"): Status.EXECUTED,
     (Status.ESCALATED, "withdrawn"): Status.REVERTED,

@@ -29,6 +29,7 @@ from storekeep.pipeline.acting import _order
 from storekeep.pipeline.breaking import Breaker, State
 from storekeep.pipeline.trying import MOST_ATTEMPTS, wait_seconds
 from storekeep.policy.rulebook import Breaker as Thresholds
+from storekeep.store import Task
 from tests import shop
 from tests.contracts.order_system import OrderSystem
 from tests.pending import pend
@@ -396,6 +397,27 @@ def test_a_dead_letter_expires_and_is_looked_up_then(done: bool, place: Place) -
     assert place.status() == {"executed" if done else "expired": 1}
     assert place.pipeline.dead_letters() == []
     place.sound()
+
+
+def test_a_dead_letter_that_somebody_cancelled_meanwhile_comes_to_nothing(place: Place) -> None:
+    key = given_up(place, when="before")
+    place.system.mend()
+    place.pipeline.adapters["PlacePurchaseOrder"].execute(
+        [_order(Task(key, "a", "g", sent(place, key)))], AT
+    )
+    place.system.change(key, cancelled=True)
+    place.clock.now = AT + ledger.EXECUTE_WITHIN
+    assert place.pipeline.act() == 1
+    assert place.status() == {"failed": 1}
+    assert "was cancelled in http" in place.steps(key)[-1]["reason"]
+    assert place.pipeline.dead_letters() == []
+    assert (uses(place), place.events()) == (0, ["OrderReleased"])
+    place.sound()
+
+
+def sent(place: Place, key: str) -> str:
+    """What was to be sent for a decision."""
+    return str(place.tasks()[key]["task"])
 
 
 # Breakers -----------------------------------------------------------------------------------------------
