@@ -108,8 +108,8 @@ def place(home_settings: Settings, tmp_path: Any) -> Iterator[Place]:
 
 @pytest.fixture
 def touchy(home_settings: Settings, tmp_path: Any) -> Iterator[Place]:
-    """One whose breakers open at the second failure, for a second."""
-    with a_place(home_settings, tmp_path, {"failures": 2, "open_for": "1s"}) as one:
+    """One whose breakers open at the second failure, for longer than the test takes."""
+    with a_place(home_settings, tmp_path, {"failures": 2, "open_for": "1h"}) as one:
         yield one
 
 
@@ -138,6 +138,18 @@ def test_what_may_have_been_done_is_looked_up_before_anything_is_sent(place: Pla
         tx.postpone_tasks({keys[0]: timedelta(0)})
     assert place.pipeline.act() == 1
     assert place.system.asked == {("POST", keys[0]): 1, ("GET", keys[0]): 1}
+
+
+def test_an_unknown_outcome_is_looked_up_at_once_at_every_attempt(place: Place) -> None:
+    (key,) = pend(place.pipeline, 1)
+    place.pipeline.draw = lambda: 0.99
+    place.system.fault("500", "before")
+    assert place.pipeline.act() == 0
+    place.system.fault("reset", "after")
+    due_now(place)
+    assert place.pipeline.act() == 1
+    assert place.system.asked == {("POST", key): 2, ("GET", key): 2}
+    place.sound()
 
 
 def test_what_a_dead_worker_had_in_hand_is_looked_up_first(place: Place) -> None:

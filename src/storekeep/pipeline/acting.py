@@ -111,9 +111,10 @@ class Acting(Breaking):
         sent = _send(lambda orders: adapter.execute(orders, self.now()), fresh)
         # That it can be asked does not show that it can be written to.
         came.heard = [each for each in looked if each or not sent] + _heard(sent)
-        answers |= {order.decision_id: answer for order, answer in zip(fresh, sent, strict=True)}
-        unsure = [key for key, answer in answers.items() if isinstance(answer, Unknown)]
-        self._look(adapter, [key for key in unsure if key not in begun], answers)
+        came_back = {order.decision_id: each for order, each in zip(fresh, sent, strict=True)}
+        answers |= came_back
+        unsure = [key for key, answer in came_back.items() if isinstance(answer, Unknown)]
+        self._look(adapter, unsure, answers)
         for key, answer in answers.items():
             came.take(key, _still_there(answer), "executed", "failed")
         return came

@@ -126,6 +126,8 @@ class Breaking(Deciding):
 
     def _hear(self, name: str, said: Sequence[Heard]) -> None:
         """Let a breaker know what came of calls or decisions, in order."""
+        if not said:
+            return
         with self.store.transaction(self.tenant) as tx:
             rows = tx.breakers([name])
             calm = not rows or (rows[0]["state"] == State.CLOSED and not rows[0]["failed_at"])
