@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
@@ -500,6 +501,20 @@ def test_what_one_worker_learned_all_know(touchy: Place) -> None:
         wait_for_probe(touchy)
         assert len(other._lease(kind, 100)) == 1
     assert touchy.breaker_entries()[-1] == ("adapter/http", "open", "half_open")
+
+
+def test_no_failure_is_lost_when_workers_tell_of_it_at_once(place: Place) -> None:
+    begin = threading.Barrier(4)
+
+    def tell(_: int) -> None:
+        with opened(place.home, now=place.clock) as own:
+            begin.wait()
+            own._hear("adapter/http", ["it is down"])
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(tell, range(4)))
+    (breaker,) = place.pipeline.breakers()
+    assert len(breaker["failed_at"]) == 4
 
 
 def test_refusals_open_the_breaker_of_the_agent_and_not_of_the_system(touchy: Place) -> None:

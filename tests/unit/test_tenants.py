@@ -286,6 +286,7 @@ WRITES: dict[str, Callable[[Transaction, Two], Any]] = {
     "renew_tasks": lambda tx, two: tx.renew_tasks(two.ids, "w", timedelta(days=9)),
     "bury_tasks": lambda tx, two: tx.bury_tasks(two.ids, HENCE),
     "revive_tasks": lambda tx, two: tx.revive_tasks(two.ids),
+    "add_breaker": lambda tx, _: tx.add_breaker("adapter/x"),
     "set_breaker": lambda tx, _: tx.set_breaker({**open_breaker(), "state": "closed"}),
     "drop_tasks": lambda tx, two: tx.drop_tasks(two.ids),
     "drop_approvals": lambda tx, two: tx.drop_approvals(two.ids),

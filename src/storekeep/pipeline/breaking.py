@@ -133,11 +133,9 @@ class Breaking(Deciding):
             calm = not rows or (rows[0]["state"] == State.CLOSED and not rows[0]["failed_at"])
             if calm and all(each is None for each in said):
                 return
-            at = tx.now()
-            if not rows:
-                tx.set_breaker(asdict(Breaker(name, since=at)))
+            tx.add_breaker(name)
             was = _read(tx.breakers([name], lock=True)[0])
-            self._move_breaker(tx, was, was.heard(said, at, self._thresholds(tx)))
+            self._move_breaker(tx, was, was.heard(said, tx.now(), self._thresholds(tx)))
 
     def _move_breaker(
         self, tx: Transaction, was: Breaker, now: Breaker, by: str = "storekeep"

@@ -22,7 +22,7 @@ def wait_seconds(attempt: int, drawn: float, error: Exception) -> float:
     """How long to wait after an attempt, counted from 1: a random part of a time that doubles.
 
     `drawn` is a random number from 0 up to 1. "Full jitter": Brooker, Exponential Backoff And Jitter
-    (2015). A system that names a time itself is not asked before it; nobody waits more than an hour.
+    (2015). A system that names a time itself is not asked before it, but nobody waits more than an hour.
 
     >>> [wait_seconds(attempt, 0.5, Transient("busy")) for attempt in (1, 2, 3, 9, 99)]
     [0.5, 1.0, 2.0, 128.0, 256.0]

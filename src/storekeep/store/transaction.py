@@ -611,6 +611,14 @@ class Transaction:
         values = (self.tenant, wanted, wanted)
         return self._run(query + " FOR UPDATE" if lock else query, values)
 
+    def add_breaker(self, name: str) -> None:
+        """Keep a breaker from now on, closed; one that is there already stays as it is."""
+        self._run(
+            "INSERT INTO breaker VALUES (%s, %s, 'closed', now(), '', '{}', NULL)"
+            " ON CONFLICT DO NOTHING",
+            (self.tenant, name),
+        )
+
     def set_breaker(self, breaker: Mapping[str, Any]) -> None:
         """Keep a breaker as it is now."""
         self._cursor.execute(
