@@ -10,9 +10,19 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Self
+from urllib.parse import urlsplit
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-from pydantic import Field, SecretStr, ValidationError, field_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 from pydantic_settings import (
     BaseSettings,
     PydanticBaseSettingsSource,
@@ -25,6 +35,52 @@ from storekeep.errors import Misused
 HOME_VARIABLE = "STOREKEEP_HOME"
 DEFAULT_HOME = Path(".storekeep")
 SETTINGS_FILE = "storekeep.toml"
+
+
+class OrderSystem(BaseModel):
+    """A retailer's own order system, reached over HTTP."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    url: str = Field(
+        pattern=r"^https?://[^@\s?#]+$", description="Address under which lines are placed."
+    )
+    name: str = Field(
+        default="http",
+        pattern=r"^[a-z][a-z0-9_-]{0,39}$",
+        description="Name by which receipts and breakers call it.",
+    )
+    token_env: str | None = Field(
+        default=None, description="Variable of the environment that holds the bearer token."
+    )
+    token_file: Path | None = Field(default=None, description="File that holds the bearer token.")
+    timeout_seconds: float = Field(
+        default=10.0, gt=0, le=300, description="How long an answer may take."
+    )
+
+    @model_validator(mode="after")
+    def _keeps_its_token(self) -> Self:
+        if self.token_env and self.token_file:
+            raise ValueError("name token_env or token_file, not both")
+        parts = urlsplit(self.url)
+        if not parts.hostname:
+            raise ValueError("the url names no host")
+        private = parts.scheme == "https" or parts.hostname in ("127.0.0.1", "::1", "localhost")
+        if (self.token_env or self.token_file) and not private:
+            raise ValueError("a token goes over https only; mend the url")
+        return self
+
+    def token(self) -> str | None:
+        """The bearer token, read where the settings say; `Misused` when it is not there."""
+        try:
+            if self.token_env:
+                return os.environ[self.token_env].strip()
+            return self.token_file.read_text(encoding="utf-8").strip() if self.token_file else None
+        except (KeyError, OSError, UnicodeDecodeError):
+            where = f"variable {self.token_env}" if self.token_env else f"file {self.token_file}"
+            raise Misused(
+                f"the token of order system {self.name} is not there; put it in {where}"
+            ) from None
 
 
 class Settings(BaseSettings):
@@ -83,6 +139,10 @@ class Settings(BaseSettings):
         default={},
         description="Who may act for the tenant, each with the roles in which they approve.",
     )
+    adapters: dict[str, OrderSystem] = Field(
+        default={},
+        description="Which order system carries out an action; the embedded back office by default.",
+    )
     log_level: str = Field(
         default="warning",
         pattern=r"^(debug|info|warning|error)$",
@@ -118,7 +178,7 @@ def read(home: Path | str | None = None) -> Settings:
         name = ".".join(str(part) for part in first["loc"])
         raise Misused(
             f"setting {name!r} is not acceptable: {first['msg']}; "
-            f"mend it in {chosen / SETTINGS_FILE} or in STOREKEEP_{name.upper()}"
+            f"mend it in {chosen / SETTINGS_FILE} or in STOREKEEP_{name.partition('.')[0].upper()}"
         ) from None
     except ValueError as error:
         raise Misused(f"{chosen / SETTINGS_FILE} cannot be read: {error}") from None

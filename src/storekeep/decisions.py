@@ -183,6 +183,7 @@ class Status(StrEnum):
     EXPIRED = "expired"
     EXECUTED = "executed"
     FAILED = "failed"
+    DROPPED = "dropped"
     REVERTING = "reverting"
     REVERTED = "reverted"
     NEEDS_PERSON = "needs_person"
@@ -209,6 +210,11 @@ _NEXT: Mapping[tuple[Status, str], Status] = {
     (Status.PENDING, "failed"): Status.FAILED,
     (Status.PENDING, "expired"): Status.EXPIRED,
     (Status.PENDING, "withdrawn"): Status.REVERTED,
+    (Status.FAILED, "retried"): Status.PENDING,
+    (Status.FAILED, "dropped"): Status.DROPPED,
+    (Status.FAILED, "failed"): Status.FAILED,
+    (Status.FAILED, "expired"): Status.EXPIRED,
+    (Status.FAILED, "executed"): Status.EXECUTED,
     (Status.ESCALATED, "withdrawn"): Status.REVERTED,
     (Status.EXECUTED, "reverting"): Status.REVERTING,
     (Status.EXECUTED, "needs_person"): Status.NEEDS_PERSON,

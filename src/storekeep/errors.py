@@ -13,7 +13,14 @@ class StorekeepError(Exception):
 
 
 class Transient(StorekeepError):
-    """It may work if tried again: a server restarting, a rate limit, a full queue."""
+    """It may work if tried again: a server restarting, a rate limit, a full queue.
+
+    `after_seconds`: not before so long, where whoever failed said so.
+    """
+
+    def __init__(self, said: str, after_seconds: float = 0.0) -> None:
+        super().__init__(said)
+        self.after_seconds = after_seconds
 
 
 class Permanent(StorekeepError):

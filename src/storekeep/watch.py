@@ -16,6 +16,9 @@ _tracer = trace.get_tracer("storekeep")
 _meter = metrics.get_meter("storekeep")
 _seconds = _meter.create_histogram("storekeep.stage.duration", "s", "Time a stage took.")
 _rows = _meter.create_counter("storekeep.stage.rows", "row", "Rows a stage dealt with.")
+_changes = _meter.create_counter(
+    "storekeep.breaker.changes", "change", "Times a circuit breaker changed its state."
+)
 _log = structlog.get_logger("storekeep")
 
 
@@ -54,3 +57,12 @@ def stage(name: str, tenant: str, **attributes: str | int) -> Iterator[Watched]:
             if structlog.is_configured():
                 told = {"rows": watched.rows, "seconds": round(taken, 6), "outcome": outcome}
                 _log.info(name, tenant=tenant, **told, **attributes)
+
+
+def breaker(name: str, tenant: str, state: str, why: str) -> None:
+    """Tell that a circuit breaker changed: an event on the open span, a count, a log line."""
+    labels = {"breaker": name, "tenant": tenant, "state": state}
+    trace.get_current_span().add_event("storekeep.breaker", labels)
+    _changes.add(1, labels)
+    if structlog.is_configured():
+        _log.warning("breaker", breaker=name, tenant=tenant, state=state, why=why)

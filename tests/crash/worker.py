@@ -20,6 +20,7 @@ import os
 import select
 import signal
 import sys
+import threading
 import time
 import traceback
 from collections import Counter
@@ -58,7 +59,7 @@ class Moments:
 
         To die there is always the same: PostgreSQL takes the transaction back.
         """
-        if self.step is None:
+        if self.step is None or threading.current_thread() is not threading.main_thread():
             return
         self._times[place] += 1
         moment = place if inside else f"{self.step}: {place} #{self._times[place]}"

@@ -9,7 +9,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -20,16 +20,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from storekeep import features, ledger, policy
-from storekeep.actions import PLACE_PURCHASE_ORDER
+from storekeep.actions import PLACE_PURCHASE_ORDER, HttpOrders
+from storekeep.config import OrderSystem as Setting
 from storekeep.config import Settings
 from storekeep.decisions import Decided, Selection
 from storekeep.policy import SHIPPED
+from tests.contracts.order_system import OrderSystem
 from tests.shop import BUYER, FIRST_DAY, Shop, moment, new_tenant, opened_shop
 
 pytestmark = pytest.mark.docs
 PAGE = (Path(__file__).parents[2] / "docs" / "ledger.md").read_text(encoding="utf-8")
-NO_STEP = ("batch", "promotion", "mode", "halt", "resume", "unheard")
-KINDS = ("batch", "decision", "approval", "outcome", "reversal", *NO_STEP[1:])
+NO_STEP = ("batch", "promotion", "mode", "halt", "resume", "unheard", "breaker")
+KINDS = ("batch", "decision", "approval", "outcome", "reversal", "dead_letter", *NO_STEP[1:])
 SHARED = {"kind", "decision_id", "step"}
 
 
@@ -120,13 +122,31 @@ def changed(shop: Shop) -> None:
     shop.undo("north", FIRST_DAY)
 
 
+def given_up(shop: Shop) -> None:
+    """The order system has a fault: what was tried too often a person drops or retries, the rest expires."""
+    monday(shop)
+    with OrderSystem() as system, closing(HttpOrders(Setting(url=system.url))) as adapter:
+        shop.pipeline.adapters = {"PlacePurchaseOrder": adapter}
+        shop.pipeline.draw = lambda: 0.0
+        system.fault("500", "before", times=10**6)
+        while len(shop.pipeline.dead_letters()) < 2:
+            shop.pipeline.act()
+            if any(each["state"] == "open" for each in shop.pipeline.breakers()):
+                shop.pipeline.reset_breaker("adapter/http", BUYER, "they say it works")
+        one, two = (each["decision_id"] for each in shop.pipeline.dead_letters())
+        shop.pipeline.drop([one], BUYER, "ordered by telephone")
+        shop.pipeline.retry([two], BUYER, "they say it works")
+        shop.clock.now += timedelta(days=3)
+        shop.pipeline.act()
+
+
 @pytest.fixture(scope="module")
 def exports(
     home_settings: Settings, tmp_path_factory: pytest.TempPathFactory
 ) -> dict[str, Exported]:
     """Shops in which every kind of entry is written."""
     folder, made = tmp_path_factory.mktemp("page"), {}
-    for play in (approved, rejected, unanswered, changed):
+    for play in (approved, rejected, unanswered, changed, given_up):
         path = folder / play.__name__
         with opened_shop(new_tenant(home_settings)) as shop:
             play(shop)

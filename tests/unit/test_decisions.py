@@ -39,7 +39,7 @@ RESULTS = [
         "failed",
         "withdrawn",
     ),
-    *("reverting", "compensated", "needs_person"),
+    *("reverting", "compensated", "needs_person", "retried", "dropped"),
 ]
 
 
@@ -56,6 +56,10 @@ RESULTS = [
         (["escalate"], "escalated"),
         (["allow", "executed"], "executed"),
         (["allow", "failed"], "failed"),
+        (["allow", "failed", "retried"], "pending"),
+        (["allow", "failed", "retried", "failed", "dropped"], "dropped"),
+        (["allow", "failed", "expired"], "expired"),
+        (["allow", "failed", "executed"], "executed"),
         (["clip", "withdrawn"], "reverted"),
         (["escalate", "approved"], "pending"),
         (["escalate", "rejected"], "rejected"),
@@ -94,6 +98,9 @@ def test_a_decision_stands_where_its_entries_bring_it(steps: list[str], status: 
         ["allow", "executed", "compensated"],
         ["allow", "executed", "withdrawn"],
         ["allow", "executed", "reverting", "compensated", "reverting"],
+        ["allow", "retried"],
+        ["allow", "failed", "dropped", "retried"],
+        ["allow", "failed", "withdrawn"],
         ["allow", "nonsense"],
     ],
 )
@@ -139,9 +146,9 @@ def test_what_was_escalated_is_carried_out_only_after_approval() -> None:
 
 
 def test_an_ended_decision_stays_ended() -> None:
-    for status in (Status.DENIED, Status.HELD, Status.REJECTED, Status.EXPIRED, Status.REVERTED):
+    ended = (Status.DENIED, Status.HELD, Status.REJECTED, Status.EXPIRED, Status.DROPPED)
+    for status in (*ended, Status.REVERTED):
         assert list(reached(status)) == []
-    assert list(reached(Status.FAILED)) == []
 
 
 def test_every_state_can_be_reached() -> None:

@@ -99,6 +99,10 @@ SHARES = "limits: [{id: a, sum: 1, by: [], at_most: 1, per: day, then: forbid, "
         (GOOD + "escalate: [{id: a, when: true, reason: x}]\n", "10:12", "key 'role' is missing"),
         (GOOD + "sla: {approve_within: 4 parsecs}\n", "10:23", "like 4h, 30m, 2d"),
         (GOOD + "sla: {approve_within: PT0S}\n", "10:23", "longer than nothing"),
+        (GOOD + "breaker: {failures: 0}\n", "10:21", "failures: Input should be greater than"),
+        (GOOD + "breaker: {probes: 1.5}\n", "10:19", "probes: Input should be a valid integer"),
+        (GOOD + "breaker: {within: soon}\n", "10:19", "like 4h, 30m, 2d"),
+        (GOOD + "breaker: {failure: 3}\n", "10:11", "'failure'; did you mean 'failures'?"),
         (GOOD + "rollback: [{id: a, when: waste = 'x', reason: y}]\n", "10:34", "cannot be compared"),
         (GOOD + "roles: [buyer, buyer]\n", "10:8", "listed twice"),
         (GOOD + ASKS + "{}, persons: 4}]\n", "10:73", "less than or equal to 3"),
@@ -233,6 +237,14 @@ def test_durations_are_read_short_and_as_iso_8601() -> None:
         days=14
     )
     assert load(GOOD).content.sla.approve_within == timedelta(days=1)
+
+
+def test_a_breaker_has_thresholds_also_where_none_are_written() -> None:
+    told = load(GOOD).content.breaker
+    assert (told.failures, told.probes) == (5, 1)
+    assert (told.within, told.open_for) == (timedelta(minutes=1), timedelta(seconds=30))
+    own = load(GOOD + "breaker: {failures: 2, open_for: 1h}\n").content.breaker
+    assert (own.failures, own.probes, own.open_for) == (2, 1, timedelta(hours=1))
 
 
 # The effects ------------------------------------------------------------------------------------------

@@ -88,6 +88,9 @@ def moves(**units: tuple[int, int, int, int | None]) -> pa.Table:
 
 # --------------------------------------------------------------------------------------- migrations
 
+FOLDER = Path(__file__).parents[2] / "src" / "storekeep" / "migrations"
+MIGRATIONS = sorted(path.stem for path in FOLDER.glob("*.sql"))
+
 
 def test_migrations_are_applied_once(empty_database: Database) -> None:
     with Store(empty_database.conninfo) as store:
@@ -368,9 +371,9 @@ def test_a_pending_action_is_held_by_one_worker_until_its_lease_runs_out(
     with store.transaction(tenant) as tx:
         again = tx.lease_tasks("three", 9, timedelta(minutes=1))
         assert [(task.decision_id, task.attempts) for task in again] == [(ids[2], 2)]
-        tx.postpone_tasks(ids[:1], timedelta(0))
+        tx.postpone_tasks({ids[0]: timedelta(0)})
         assert [task.decision_id for task in tx.lease_tasks("four", 9, timedelta(1))] == ids[:1]
-        tx.postpone_tasks(ids[:1], timedelta(hours=1))
+        tx.postpone_tasks({ids[0]: timedelta(hours=1)})
     with store.transaction(tenant) as tx:
         assert tx.lease_tasks("five", 9, timedelta(minutes=1)) == []
         assert tx.drop_tasks([*ids, str(uuid4())]) == set(ids)

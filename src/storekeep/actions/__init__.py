@@ -1,13 +1,16 @@
 """Actions: what is done in the retailer's own systems, and how it is taken back."""
 
-from storekeep.actions.adapter import Adapter, Order
+from storekeep.actions.adapter import Adapter, Answer, Order
 from storekeep.actions.back_office import PLACE_PURCHASE_ORDER, BackOffice
 from storekeep.actions.effects import arrivals, corrections, effects, pending
+from storekeep.actions.http import HttpOrders
 
 __all__ = [
     "PLACE_PURCHASE_ORDER",
     "Adapter",
+    "Answer",
     "BackOffice",
+    "HttpOrders",
     "Order",
     "arrivals",
     "corrections",

@@ -19,7 +19,7 @@ from psycopg import errors as pg
 from psycopg import sql
 from psycopg.rows import dict_row
 
-from storekeep.actions.adapter import Order
+from storekeep.actions.adapter import Order, standing
 from storekeep.decisions import Action, Receipt, Reversibility
 from storekeep.errors import Permanent, Transient, Unknown
 from storekeep.retail import PURCHASE_ORDER_LINE
@@ -84,21 +84,11 @@ LINES = pa.schema(
 )
 
 
-def _why_not(receipt: Receipt, now: Receipt | None) -> str | None:
-    """Why a line cannot be cancelled, if it cannot."""
-    if now is None:
-        return "the back office has no such line"
-    if now.details["received_units"]:
-        return "goods have already arrived"
-    if now.fingerprint != receipt.fingerprint and not now.details["cancelled"]:
-        return f"somebody changed {now.reference} since it was placed"
-    return None
-
-
 class BackOffice:
     """One tenant's purchase orders in the embedded back office."""
 
     name = NAME
+    most_orders = 1000
 
     def __init__(self, conninfo: str, tenant: str) -> None:
         self._conninfo = conninfo
@@ -136,7 +126,7 @@ class BackOffice:
         wanted = {receipt.idempotency_key: receipt for receipt in receipts}
         with self._transaction("cancel purchase order lines") as cursor:
             found = self._receipts(cursor, list(wanted), lock=True)
-            why = {key: _why_not(receipt, found.get(key)) for key, receipt in wanted.items()}
+            why = {key: standing(receipt, found.get(key)) for key, receipt in wanted.items()}
             keys = [key for key in wanted if why[key] is None]
             cursor.execute(
                 "UPDATE back_office.purchase_order_line SET cancelled_at = coalesce(cancelled_at, %s)"

@@ -22,7 +22,8 @@ _TOLD: Mapping[str, tuple[str, str]] = {
     "executed": ("PurchaseOrderConfirmed", "confirmed"),
     "compensated": ("PurchaseOrderCancelled", "cancelled"),
     **dict.fromkeys(
-        ("failed", "withdrawn", "rejected", "expired", "denied"), ("OrderReleased", "released")
+        ("failed", "dropped", "withdrawn", "rejected", "expired", "denied"),
+        ("OrderReleased", "released"),
     ),
 }
 _KEYS = ("location_id", "sku", "supplier_id")
@@ -80,8 +81,13 @@ def arrivals(receipts: Iterable[Receipt], at: datetime) -> dict[str, pa.Table]:
     return {location_id: _moves(rows[location_id], "received", at) for location_id in sorted(rows)}
 
 
-def pending(orders: Sequence[Order], action: str, seed: str) -> pa.Table:
-    """Pending actions for decisions recorded earlier; those of one seed and group belong together."""
+def pending(
+    orders: Sequence[Order], action: str, seed: str, expires_at: datetime | None = None
+) -> pa.Table:
+    """Pending actions for decisions recorded earlier; those of one seed and group belong together.
+
+    After `expires_at` they are carried out no more.
+    """
     batch = canonical.digest([seed])[:12]
     return pa.table(
         {
@@ -89,6 +95,7 @@ def pending(orders: Sequence[Order], action: str, seed: str) -> pa.Table:
             "action": pa.array([action] * len(orders), pa.string()),
             "task_group": pa.array([f"{order.group}/{batch}" for order in orders], pa.string()),
             "task": pa.array([canonical.text(order.parameters) for order in orders], pa.string()),
+            "expires_at": pa.array([expires_at] * len(orders), pa.timestamp("us", tz="UTC")),
         }
     )
 

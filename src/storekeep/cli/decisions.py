@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 # long for --help. A test holds them together.
 STATUSES = (
     *("held", "denied", "escalated", "pending", "rejected", "expired", "executed", "failed"),
-    *("reverting", "reverted", "needs_person", "shadowed"),
+    *("dropped", "reverting", "reverted", "needs_person", "shadowed"),
 )
 VERDICTS = ("allow", "clip", "escalate", "deny", "hold")
 _MOST_LISTED = 100_000
@@ -98,8 +98,8 @@ def _selection(asked: Asked, given: Mapping[str, Any]) -> Selection:
 def list_(asked: Asked, /, **given: Any) -> None:
     """List decisions, newest first.
 
-    STATUS is held, denied, escalated, pending, rejected, expired, executed, failed, reverting, reverted or
-    needs_person.
+    STATUS is held, denied, escalated, pending, rejected, expired, executed, failed, dropped, reverting,
+    reverted or needs_person.
     """
     selection, zone = _selection(asked, given), asked.zone()
     with asked.pipeline() as pipeline, pipeline.store.transaction(pipeline.tenant) as tx:
@@ -336,7 +336,7 @@ def _reverted(pipeline: Pipeline, active: Sequence[Step], by: str, why: str) -> 
         ]
         sealed = tx.ledger_batches(max(written), max(written)) if written else []
     revert_id = sealed[0]["batch_id"] if sealed else None
-    return {"taken_on": taken_on, "revert": revert_id, "results": _now(pipeline, ids)}
+    return {"taken_on": taken_on, "revert": revert_id, "results": standings(pipeline, ids)}
 
 
 def _undone(pipeline: Pipeline, plan: Sequence[Step], by: str, why: str) -> dict[str, Any]:
@@ -347,7 +347,7 @@ def _undone(pipeline: Pipeline, plan: Sequence[Step], by: str, why: str) -> dict
         again = tx.proposed_again([step.decision_id for step in plan if step.what == "propose"])
     rows = [
         {**row, "reverses": old}
-        for old, row in zip(again, _now(pipeline, list(again.values())), strict=True)
+        for old, row in zip(again, standings(pipeline, list(again.values())), strict=True)
     ]
     return {"taken_on": sum(run.evaluated for run in runs), "results": rows}
 
@@ -382,7 +382,7 @@ def _can_ask() -> bool:
     return sys.stdin is not None and sys.stdin.isatty()
 
 
-def _now(pipeline: Pipeline, ids: Sequence[str]) -> list[dict[str, Any]]:
+def standings(pipeline: Pipeline, ids: Sequence[str]) -> list[dict[str, Any]]:
     """Where decisions stand now, in the order of the ids."""
     from storekeep.decisions import Selection
 

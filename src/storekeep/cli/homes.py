@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,9 +12,10 @@ import click
 from storekeep import __version__
 from storekeep.cli import shown
 from storekeep.cli.asked import Asked, Command, pass_asked
-from storekeep.errors import Misused, Refused
+from storekeep.errors import Misused, Refused, StorekeepError
 
 if TYPE_CHECKING:
+    from storekeep.config import Settings
     from storekeep.servers import Finding
 
 _SHOWN_NAMES = 3
@@ -135,7 +137,33 @@ def _findings(asked: Asked) -> list[Finding]:
     read = f"from {path}" if path.exists() else f"defaults and environment; there is no {path}"
     says = f"{read}; tenant {settings.tenant}, time zone {zone.key}"
     findings.append(servers.Finding("settings", "ok", says))
-    return findings + servers.examine(settings)
+    return findings + servers.examine(settings) + list(_troubles(settings))
+
+
+def _troubles(settings: Settings) -> Iterator[Finding]:
+    """What is left alone or given up, where the database can be asked without starting it."""
+    from storekeep import servers
+    from storekeep.store import Store
+
+    try:
+        database = servers.running(settings)
+        if database is None:
+            return
+        with Store(database.conninfo) as store, store.transaction(settings.tenant) as tx:
+            breakers, dead = tx.breakers(), len(tx.dead_tasks())
+    except StorekeepError:
+        # The findings on the database say it, or its schema is not made yet.
+        return
+    troubled = [each for each in breakers if each["state"] != "closed"]
+    for each in troubled:
+        says = f"{each['name']} is {each['state']} since {each['since']:%Y-%m-%d %H:%M} UTC: {each['why']}"
+        mend = "see to it; it is tried again by itself, or storekeep breakers reset NAME"
+        yield servers.Finding("breaker", "warn", says, mend)
+    if not troubled:
+        yield servers.Finding("breakers", "ok", "none is open")
+    if dead:
+        says = f"{shown.count(dead, 'action was', 'actions were')} given up"
+        yield servers.Finding("dead letters", "warn", says, "storekeep dead-letters list")
 
 
 @click.command(cls=Command)

@@ -11,7 +11,7 @@ import click
 from click.shell_completion import shell_complete
 
 from storekeep import __version__
-from storekeep.cli import agents, approvals, decisions, homes, policies, work
+from storekeep.cli import agents, approvals, decisions, execution, homes, policies, work
 from storekeep.cli.asked import Asked, Group
 from storekeep.cli.failures import attempt
 
@@ -64,6 +64,7 @@ for each in (
     work.run,
     decisions.decisions,
     approvals.approvals,
+    *execution.COMMANDS,
     policies.policy,
     agents.agents,
     work.bench,

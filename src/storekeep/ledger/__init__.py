@@ -1,6 +1,15 @@
 """The ledger: record what was decided and what became of it, explain it, prove it, hand it out."""
 
-from storekeep.ledger.batch import Again, Batch, Terms, Wake, record, use_rows, wake_of
+from storekeep.ledger.batch import (
+    EXECUTE_WITHIN,
+    Again,
+    Batch,
+    Terms,
+    Wake,
+    record,
+    use_rows,
+    wake_of,
+)
 from storekeep.ledger.chain import (
     Entry,
     Problem,
@@ -21,6 +30,7 @@ from storekeep.ledger.recall import Recorded, asked_digest, digest, folded, prop
 from storekeep.ledger.reversal import Step, outcome, plan, plan_again, receipt_of
 
 __all__ = [
+    "EXECUTE_WITHIN",
     "Again",
     "Batch",
     "Entry",

@@ -303,6 +303,9 @@ class Batch:
                     decided["order_group"], self.batch_id[-12:], "/"
                 ),
                 "task": self.parameters.filter(acts),
+                "expires_at": pa.repeat(
+                    pa.scalar(self.at + EXECUTE_WITHIN, _TIMES), decided.num_rows
+                ),
             }
         )
 

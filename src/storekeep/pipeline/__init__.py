@@ -11,7 +11,10 @@ caller: the same steps run live, in a demonstration and in a replay.
     rejudging   recorded proposals judged again, by what is known and in force by now
     answering   a person's word, and what happens without one
     deciding    agents are woken, judged and recorded
+    breaking    who does not work is left alone for a while
+    trying      how often, and after which waits
     acting      what was decided is done, each thing once
+    returning   dead letters are tried anew or dropped
     undoing     what was taken back, proposed again
     reverting   plans, reverts, replays and proofs
 """
@@ -20,19 +23,20 @@ from __future__ import annotations
 
 import os
 import platform
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from datetime import date, datetime
 
 from storekeep import ledger, servers
-from storekeep.actions import PLACE_PURCHASE_ORDER, BackOffice
-from storekeep.config import Settings
-from storekeep.errors import Refused
+from storekeep.actions import PLACE_PURCHASE_ORDER, Adapter, BackOffice, HttpOrders
+from storekeep.config import OrderSystem, Settings
+from storekeep.errors import Misused, Refused, Transient
 from storekeep.lake import Lake
 from storekeep.pipeline.answering import digest_of
 from storekeep.pipeline.deciding import Run
 from storekeep.pipeline.opening import utc_now
 from storekeep.pipeline.reverting import Reverting
+from storekeep.pipeline.trying import MOST_ATTEMPTS, wait_seconds
 from storekeep.store import Store
 
 __all__ = ["Pipeline", "Run", "digest_of", "opened", "utc_now"]
@@ -50,6 +54,30 @@ class Pipeline(Reverting):
         runs = self.dispatch(locations)
         self.act()
         return runs
+
+    def work(self, wait: Callable[[float], bool], poll_seconds: float) -> dict[str, int]:
+        """Let requests lapse and carry out actions, until `wait` says to stop; how many of each.
+
+        `wait` waits so many seconds and says whether to stop. A database that restarts is waited for; raises
+        `Transient` when it stays away, so that whoever started the worker starts it again.
+        """
+        done = {"acted": 0, "lapsed": 0}
+        failures = 0
+        while not wait(0):
+            try:
+                done["lapsed"] += self.lapse()
+                ended = self.act(stop=lambda: wait(0))
+            except Transient as error:
+                failures += 1
+                if failures >= MOST_ATTEMPTS:
+                    raise
+                wait(wait_seconds(failures, self.draw(), error))
+                continue
+            failures = 0
+            done["acted"] += ended
+            if not ended:
+                wait(poll_seconds)
+        return done
 
 
 @contextmanager
@@ -69,15 +97,36 @@ def opened(
                 tx.make_tenant(purpose)
             elif tx.purpose() is None:
                 raise Refused(f"this home has no tenant {name}; name another with --tenant")
-        back_office = BackOffice(database.conninfo, name)
-        with closing(back_office), Lake(settings.home / "lake", name) as lake:
+            plays = tx.purpose() == "demo"
+        with (
+            _adapters({} if plays else settings.adapters, database.conninfo, name) as adapters,
+            Lake(settings.home / "lake", name) as lake,
+        ):
             yield Pipeline(
                 store=store,
                 lake=lake,
                 tenant=name,
                 signing=ledger.signer(settings.home),
-                adapters={PLACE_PURCHASE_ORDER.name: back_office},
+                adapters=adapters,
                 now=now,
                 worker=f"{platform.node()}:{os.getpid()}",
                 principals=settings.principals,
             )
+
+
+@contextmanager
+def _adapters(
+    systems: Mapping[str, OrderSystem], conninfo: str, tenant: str
+) -> Iterator[dict[str, Adapter]]:
+    """What carries out each action: the system that the settings name, or the embedded back office.
+
+    What is only played is never sent to a system of the retailer's own.
+    """
+    name = PLACE_PURCHASE_ORDER.name
+    for other in sorted(systems.keys() - {name}):
+        raise Misused(
+            f"setting 'adapters' names {other}, which is no action; the one there is: {name}"
+        )
+    chosen = HttpOrders(systems[name]) if name in systems else BackOffice(conninfo, tenant)
+    with closing(chosen):
+        yield {name: chosen}

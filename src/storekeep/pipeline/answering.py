@@ -321,7 +321,8 @@ class Answering(Rejudging):
         orders = self._orders(tx, closed)
         approved = {key: orders[key] for key in closed if ends[key] == "approved"}
         actions = {key: requests[key]["action"] for key in approved}
-        self._add_tasks(tx, approved, actions, entries[0].text)
+        until = self.now() + ledger.EXECUTE_WITHIN
+        self._add_tasks(tx, approved, actions, entries[0].text, until)
         tx.drop_uses([key for key in closed if ends[key] != "approved"])
         self._tell(tx, [(orders[key], ends[key], None) for key in closed])
 

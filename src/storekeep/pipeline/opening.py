@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from random import random
 
 from storekeep import features, ledger, policy
 from storekeep.actions import (
@@ -45,7 +46,8 @@ class Opened:
     adapters: Mapping[str, Adapter]
     now: Callable[[], datetime] = utc_now
     worker: str = "worker"
-    lease: timedelta = timedelta(seconds=30)
+    lease: timedelta = timedelta(seconds=5)
+    draw: Callable[[], float] = random
     agents: Mapping[str, Agent] = field(default_factory=lambda: AGENTS)
     actions: Mapping[str, Action] = field(default_factory=lambda: ACTIONS)
     principals: Mapping[str, Sequence[str]] = field(default_factory=dict)

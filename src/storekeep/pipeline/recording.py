@@ -6,7 +6,7 @@ Hides that a decision's state, its ledger entries and its events move together.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from datetime import date, timedelta
+from datetime import date, datetime, timedelta
 from typing import Any
 
 import pyarrow as pa
@@ -52,12 +52,17 @@ class Recording(Intake):
         return {key: order_of(key, parameters) for key, parameters in stand.items()}
 
     def _add_tasks(
-        self, tx: Transaction, orders: Mapping[str, Order], actions: Mapping[str, str], seed: str
+        self,
+        tx: Transaction,
+        orders: Mapping[str, Order],
+        actions: Mapping[str, str],
+        seed: str,
+        expires_at: datetime | None = None,
     ) -> None:
-        """Let each order be carried out by its decision's action."""
+        """Let each order be carried out by its decision's action, until it expires."""
         for action in sorted(set(actions.values())):
             members = [order for key, order in orders.items() if actions[key] == action]
-            tx.add_tasks(pending(members, action, seed))
+            tx.add_tasks(pending(members, action, seed, expires_at))
 
     def _append_entries(
         self, tx: Transaction, entries: Sequence[Entry], statuses: Mapping[str, str]

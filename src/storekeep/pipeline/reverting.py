@@ -20,7 +20,7 @@ from storekeep.decisions import (
 )
 from storekeep.errors import Refused, Transient, Unknown
 from storekeep.ledger import Batch, Entry, Step
-from storekeep.pipeline.acting import COMPENSATE
+from storekeep.pipeline.breaking import COMPENSATE
 from storekeep.pipeline.deciding import terms_of
 from storekeep.pipeline.undoing import Undoing, again_of
 from storekeep.store import Transaction
@@ -46,7 +46,7 @@ class Reverting(Undoing):
             ids = [row["decision_id"] for row in rows]
             steps, begun = ledger.steps(tx, ids), tx.begun_tasks(ids)
         there = [row for row in rows if row["status"] in _DONE or row["decision_id"] in begun]
-        found, silent = self._look({row["decision_id"]: row["action"] for row in there})
+        found, silent = self._holdings({row["decision_id"]: row["action"] for row in there})
         final = {
             action
             for action in {row["action"] for row in rows}
@@ -62,7 +62,7 @@ class Reverting(Undoing):
             for key, row in zip(ids, rows, strict=True)
         ]
 
-    def _look(self, actions: Mapping[str, str]) -> tuple[dict[str, Receipt], dict[str, str]]:
+    def _holdings(self, actions: Mapping[str, str]) -> tuple[dict[str, Receipt], dict[str, str]]:
         """What the outside systems hold of decisions; and of those that cannot be asked now, why."""
         found: dict[str, Receipt] = {}
         silent: dict[str, str] = {}
@@ -106,7 +106,7 @@ class Reverting(Undoing):
                 for each in chosen
             ]
             self._append_entries(tx, entries, statuses)
-            self._take_back(tx, chosen)
+            self._undo_chosen(tx, chosen)
             watched.rows = len(chosen)
             return len(chosen)
 
@@ -114,10 +114,12 @@ class Reverting(Undoing):
         """Which decisions cannot be withdrawn: a worker carries them out now, or one did and was lost."""
         actions = {each.decision_id: each.action for each in steps if each.what == "withdraw"}
         begun = tx.begun_tasks(list(actions))
-        done, silent = self._look({key: actions[key] for key, held in begun.items() if not held})
+        done, silent = self._holdings(
+            {key: actions[key] for key, held in begun.items() if not held}
+        )
         return {key for key, held in begun.items() if held or key in done or key in silent}
 
-    def _take_back(self, tx: Transaction, chosen: Sequence[Step]) -> None:
+    def _undo_chosen(self, tx: Transaction, chosen: Sequence[Step]) -> None:
         orders = self._orders(tx, [each.decision_id for each in chosen])
         withdrawn = [each.decision_id for each in chosen if each.what == "withdraw"]
         tx.drop_tasks(withdrawn)

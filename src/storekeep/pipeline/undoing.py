@@ -18,14 +18,14 @@ from storekeep import bus, ledger, policy
 from storekeep.decisions import Selection, decision_ids
 from storekeep.errors import Refused
 from storekeep.ledger import Again, Batch, Step, Wake
-from storekeep.pipeline.acting import Acting
 from storekeep.pipeline.deciding import Run, terms_of
 from storekeep.pipeline.recording import used_limits
+from storekeep.pipeline.returning import Returning
 from storekeep.store import Transaction
 from storekeep.watch import stage
 
 
-class Undoing(Acting):
+class Undoing(Returning):
     """From what was taken back to new decisions."""
 
     def plan_undo(self, ids: Sequence[str]) -> list[Step]:

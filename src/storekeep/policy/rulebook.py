@@ -139,6 +139,23 @@ class Sla(Form):
     )
 
 
+class Breaker(Form):
+    """When nothing more is sent for a while, and how it is tried again."""
+
+    failures: int = Field(
+        default=5, ge=1, le=1000, description="So many failures in a row open the breaker."
+    )
+    within: Duration = Field(
+        default=timedelta(minutes=1), description="Over which time they are counted."
+    )
+    open_for: Duration = Field(
+        default=timedelta(seconds=30), description="How long nothing is sent."
+    )
+    probes: int = Field(
+        default=1, ge=1, le=1000, description="How many actions are sent to see if it works again."
+    )
+
+
 class Rollback(Form):
     """A condition over key figures under which this version is taken back."""
 
@@ -169,6 +186,9 @@ class Content(Form):
     permit: list[Rule] = Field(default=[], description="Rules that allow; at least one.")
     limits: list[Limit] = Field(default=[], description="Amounts shared by several decisions.")
     sla: Sla = Field(default=Sla(), description="How long a decision may take.")
+    breaker: Breaker = Field(
+        default=Breaker(), description="When nothing more is sent for a while."
+    )
     rollback: list[Rollback] = Field(
         default=[], description="Conditions under which the version is taken back."
     )
@@ -183,6 +203,7 @@ MODELS: Mapping[str, type[BaseModel]] = {
     "permit": Rule,
     "limits": Limit,
     "sla": Sla,
+    "breaker": Breaker,
     "rollback": Rollback,
 }
 """Which model describes the keys under each key of a rulebook; the empty one is the whole."""

@@ -37,6 +37,10 @@ class Store:
             self._connection.close()
             self._connection = None
 
+    def again(self) -> Self:
+        """Another connection to the same record, for another thread."""
+        return type(self)(self._conninfo)
+
     def __enter__(self) -> Self:
         return self
 
