@@ -1,22 +1,20 @@
 """The system of record: PostgreSQL, and the only SQL that is sent to it.
 
 Hides its tables, roles and sessions. `connection` opens a `Store` and brings its schema up to date;
-`transaction` is one tenant's view of the record and all that can be asked of it.
+`transaction` is one tenant's view of the record and all that can be asked of it, put together from
+
+    session    the transaction itself, and rows in bulk
+    facts      events, positions of readers, stock
+    recorded   the ledger, and where decisions stand
+    waiting    pending actions, breakers, approvals, limits
 """
 
 from storekeep.store.connection import ROLE, SCHEMA, Store
-from storekeep.store.transaction import (
-    ENTRIES,
-    OURSELVES,
-    PARTITIONS,
-    STOCK,
-    USES,
-    DeadLetter,
-    LogRow,
-    Task,
-    Transaction,
-    Unread,
-)
+from storekeep.store.facts import PARTITIONS, STOCK, DeadLetter, LogRow, Unread
+from storekeep.store.recorded import ENTRIES
+from storekeep.store.session import OURSELVES
+from storekeep.store.transaction import Transaction
+from storekeep.store.waiting import USES, Task
 
 __all__ = [
     "ENTRIES",

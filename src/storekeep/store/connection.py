@@ -18,7 +18,8 @@ from psycopg import sql
 from psycopg.rows import dict_row
 
 from storekeep.errors import InvariantBroken, Permanent, Refused, Transient
-from storekeep.store.transaction import LOCK, Transaction
+from storekeep.store.session import LOCK
+from storekeep.store.transaction import Transaction
 
 SCHEMA = "storekeep"
 ROLE = "storekeep_app"
