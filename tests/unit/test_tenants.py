@@ -16,7 +16,7 @@ from psycopg import sql
 
 from storekeep import bus, servers
 from storekeep.config import Settings
-from storekeep.decisions import Selection
+from storekeep.decisions import Selection, Status
 from storekeep.errors import InvariantBroken, Refused
 from storekeep.events import Event
 from storekeep.lake import SALE_LINES, STOCK_COUNTS, Lake
@@ -246,6 +246,8 @@ def reads(two: Two) -> dict[str, Callable[[Transaction], Any]]:
         "ledger_head": lambda tx: tx.ledger_head()[0],
         "ledger_batches": lambda tx: tx.ledger_batches(),
         "ledger_entries": lambda tx: tx.ledger_entries(0, 99).to_pylist(),
+        "ledger_runs": lambda tx: tx.ledger_runs(0, 99).to_pylist(),
+        "ledger_ends": lambda tx: tx.ledger_ends(0, 99, list(Status)).to_pylist(),
         "entries_of": lambda tx: tx.entries_of(two.ids),
         "decisions": lambda tx: tx.decisions(Selection(ids=tuple(two.ids))),
         "lock_decisions": lambda tx: tx.lock_decisions(two.ids),
