@@ -171,6 +171,14 @@ def test_the_value_of_a_line_follows_from_its_units_unless_it_is_given() -> None
     assert unknown.failed == []
 
 
+def test_evidence_of_its_own_is_meant_wherever_it_stands() -> None:
+    """Also before the parameter of its name, and where the parameter comes from the case."""
+    text = case("{unit_cost_minor: 100}", "{verdict: escalate, rules: [price]}")
+    own = text.replace("  unit_cost_minor: 100\n", "  evidence.unit_cost_minor: 99\n")
+    outcome = tried(own.replace("given: {}", "given: {unit_cost_minor: 99}"))
+    assert outcome.failed == []
+
+
 BATCH = """\
   - id: batch
     because: The first gets it.

@@ -19,7 +19,7 @@ from psycopg import sql
 import storekeep
 from storekeep import bus, servers
 from storekeep.config import Settings
-from storekeep.decisions import ModeChange, Selection
+from storekeep.decisions import ModeChange, Selection, Status
 from storekeep.errors import InvariantBroken, Refused
 from storekeep.events import Event
 from storekeep.lake import SALE_LINES, STOCK_COUNTS, Lake
@@ -303,6 +303,8 @@ def reads(two: Two) -> dict[str, Callable[[Transaction], Any]]:
         "ledger_entries": lambda tx: tx.ledger_entries(0, 99).to_pylist(),
         "ledger_nodes": lambda tx: tx.ledger_nodes(1, [0]),
         "ledger_pages": lambda tx: [*tx.ledger_pages()],
+        "ledger_runs": lambda tx: tx.ledger_runs(0, 99).to_pylist(),
+        "ledger_ends": lambda tx: tx.ledger_ends(0, 99, list(Status)).to_pylist(),
         "entries_of": lambda tx: tx.entries_of(two.ids),
         "decisions": lambda tx: tx.decisions(Selection(ids=tuple(two.ids))),
         "lock_decisions": lambda tx: tx.lock_decisions(two.ids),
