@@ -85,6 +85,18 @@ def test_an_event_that_is_published_again_is_there_once(store: Store, tenant: st
         assert tx.heads() == {partition_of(tenant): 3}
 
 
+def test_a_batch_keeps_its_order_and_leaves_out_what_stands_in_it_twice(
+    store: Store, tenant: str
+) -> None:
+    publish(store, tenant, 9)
+    with store.transaction(tenant) as tx:
+        batch = [count(number) for number in (3, 1, 3, 9, 2, 1)]
+        found = bus.append(tx, partition_of(tenant), batch)
+    assert found == [2, 3, None, None, 4, None]
+    with store.transaction(tenant) as tx:
+        assert units(bus.replay(tx, partition_of(tenant))) == [9, 3, 1, 2]
+
+
 def test_the_name_of_an_event_does_not_depend_on_how_its_facts_lie_in_memory() -> None:
     facts = shop.sales(shop.FIRST_DAY, shop.FIRST_DAY)
     wanted = event("SaleRecorded", "tills", shop.LOCATION, AT, facts).id
