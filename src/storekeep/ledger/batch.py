@@ -283,7 +283,8 @@ def record(tx: Transaction, batch: Batch, signing: Signer) -> int:
     """Record a run: its entries in the ledger, and what follows from them; the ledger batch's number."""
 
     def follow() -> None:
-        tx.add_decisions(batch.decisions())
+        # In the order of its indexes a table grows in half the time.
+        tx.add_decisions(batch.decisions().sort_by("decision_id"))
         tx.add_uses(batch.uses())
         tx.add_tasks(batch.tasks())
         tx.add_approvals(batch.approvals())
