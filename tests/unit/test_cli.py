@@ -779,7 +779,7 @@ def test_one_decision_is_proved_without_home_or_server(
     words = ("decisions", "verify", "--proof", file, "--key", document["public_key"])
     assert told(ask(*words, "--json"))["entries"] == document["entries"]
     assert ask(*words, file).exit_code == 2
-    file.write_bytes(file.read_bytes().replace(b"units\\\":", b"units\\\":1", 1))
+    file.write_bytes(file.read_bytes().replace(b'units\\":', b'units\\":1', 1))
     assert ask(*words).exit_code == 1
     assert "does NOT hold" in ask(*words).stdout
 
