@@ -131,7 +131,8 @@ def _mend(
 ) -> pa.StringArray:
     exact = []
     for row in table.filter(unsure).to_pylist():
-        told = {name: json.loads(row[name] or "null") for name in written}
+        # A float beyond 2^53 has no point in it when it is written, and must not come back as an integer.
+        told = {name: json.loads(row[name] or "null", parse_int=float) for name in written}
         exact.append(text(_plain({**row, **told})))
     return pc.replace_with_mask(texts, unsure, pa.array(exact, pa.string()))
 

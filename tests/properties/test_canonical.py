@@ -127,6 +127,34 @@ def test_every_row_is_what_the_reference_writes(
     assert canonical.rows(table).to_pylist() == reference(table.to_pylist())
 
 
+@given(tables(), st.data())
+def test_columns_that_are_written_already_go_in_as_they_are(
+    made: tuple[pa.Schema, list[dict[str, Any]]], data: st.DataObject
+) -> None:
+    schema, rows = made
+    table = pa.Table.from_pylist(rows, schema=schema)
+    whole = canonical.rows(table).to_pylist()
+    places = data.draw(st.sets(st.integers(0, table.num_columns - 1)))
+    for place in places:
+        values = [plain(value) for value in table.column(place).to_pylist()]
+        texts_ = [None if value is None else rfc8785.dumps(value).decode() for value in values]
+        table = table.set_column(place, schema.names[place], pa.array(texts_, pa.string()))
+    written = {schema.names[place] for place in places}
+    assert canonical.rows(table, written).to_pylist() == whole
+
+
+@given(st.lists(st.dictionaries(st.sampled_from("abc"), texts | st.none()), max_size=5))
+def test_members_are_read_back(objects: list[dict[str, str | None]]) -> None:
+    written = pa.array([rfc8785.dumps(each).decode() for each in objects], pa.string())
+    found = canonical.members(written, ["a", "b"])
+    assert found.to_pylist() == [{name: each.get(name) for name in "ab"} for each in objects]
+
+
+def test_of_what_is_no_object_nothing_is_read() -> None:
+    found = canonical.members(pa.array(["", "{", "[1]", '"a"', "null", '{"a":"x"']), ["a"])
+    assert found["a"].to_pylist() == [None] * 6
+
+
 @given(st.lists(floats, min_size=1, max_size=200))
 @example([math.ldexp(1.0, power) for power in range(-1074, 1024)])
 @example([float(f"1e{power}") for power in range(-323, 309)])

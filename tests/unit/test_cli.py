@@ -146,7 +146,7 @@ def test_help_answers_in_half_a_second(words: list[str]) -> None:
         (["policy", "backtest", "x", "--from", "2026-03-02", "--to", "2026-03-01"], "before"),
         (["demo", "a.csv"], "a.csv"),
         (["demo", "--days", "0"], "'--days'"),
-        (["bench", "bone"], "'bone' is not one of 'bus', 'spine'"),
+        (["bench", "bone"], "'bone' is not one of 'bus', 'decisions', 'spine'"),
     ],
 )
 def test_wrong_words_end_with_2_and_say_where_help_is(words: list[str], said: str) -> None:
@@ -772,6 +772,34 @@ def test_an_export_is_verified_without_home_or_server_and_a_changed_one_found(
     assert "does NOT hold" in ask("decisions", "verify", file).stdout
     file.write_text("something else\n")
     assert ask("decisions", "verify", file).exit_code == 1
+
+
+def test_one_decision_is_proved_without_home_or_server(
+    records: Records, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "proof.json"
+    document = told(records.ask("decisions", "proof", records.ids["milk"], "--out", file, "--json"))
+    assert document["entries"] >= 2
+    assert records.ask("decisions", "proof", records.ids["milk"], "--out", file).exit_code == 1
+    monkeypatch.setenv("STOREKEEP_HOME", "/nonexistent/home")
+    monkeypatch.setenv("STOREKEEP_DATABASE_URL", "postgresql://nobody@localhost:1/none")
+    words = ("decisions", "verify", "--proof", file, "--key", document["public_key"])
+    assert told(ask(*words, "--json"))["entries"] == document["entries"]
+    assert ask(*words, file).exit_code == 2
+    file.write_bytes(file.read_bytes().replace(b'units\\":', b'units\\":1', 1))
+    assert ask(*words).exit_code == 1
+    assert "does NOT hold" in ask(*words).stdout
+
+
+def test_an_explanation_has_three_forms(records: Records) -> None:
+    words = ("decisions", "explain", records.ids["milk"])
+    whole = told(records.ask(*words, "--json"))
+    assert told(records.ask(*words, "--format", "json")) == whole
+    for more in ((), ("--json",)):
+        prov = told(records.ask(*words, "--format", "prov", *more))
+        assert prov["@context"]["prov"] == "http://www.w3.org/ns/prov#"
+        assert len(prov["@graph"]) > 10
+    assert records.ask(*words, "--format", "text").stdout == records.ask(*words).stdout
 
 
 def test_the_ledger_of_the_home_is_verified(records: Records) -> None:

@@ -492,3 +492,43 @@ def test_a_role_that_is_no_superuser_still_sees_only_its_tenant(
             (None,),
             ("",),
         )
+
+
+KINDS = {
+    "a": (pa.int64(), st.integers(-(2**63), 2**63 - 1)),
+    "b": (pa.int32(), st.integers(-(2**31), 2**31 - 1)),
+    "c": (pa.string(), st.uuids().map(str)),
+    "d": (pa.timestamp("us", "UTC"), st.datetimes(timezones=st.just(UTC))),
+    "e": (pa.date32(), st.dates()),
+    "f": (pa.bool_(), st.booleans()),
+    "g": (pa.float64(), st.floats(allow_nan=False)),
+    "h": (pa.string(), words),
+}
+
+
+@settings(max_examples=40)
+@given(st.lists(st.fixed_dictionaries({n: v | st.none() for n, (_, v) in KINDS.items()})))
+@example([{**dict.fromkeys(KINDS), "d": datetime(1999, 12, 31, tzinfo=UTC)}])
+@example([dict.fromkeys(KINDS)] * 3)
+def test_every_kind_of_column_goes_in_as_it_is(
+    database: Database, rows: list[dict[str, Any]]
+) -> None:
+    fields = [pa.field(name, kind) for name, (kind, _) in KINDS.items()]
+    table = pa.Table.from_pylist(rows, schema=pa.schema(fields))
+    with Store(database.conninfo) as store, store.transaction(f"t{uuid4().hex[:12]}") as tx:
+        tx._run(
+            "CREATE TEMP TABLE kinds (tenant text, number serial, a bigint, b integer, c uuid,"
+            " d timestamptz, e date, f boolean, g double precision, h text) ON COMMIT DROP"
+        )
+        tx._copy_temporary("incoming_kinds", sql.Identifier("kinds"), table)
+        found = tx._run(
+            "SELECT a, b, c::text, d, e, f, g, h FROM pg_temp.incoming_kinds ORDER BY ctid"
+        )
+    assert found == table.to_pylist()
+
+
+def test_what_is_no_uuid_is_refused(store: Store, tenant: str) -> None:
+    with pytest.raises(InvariantBroken, match="not a UUID"), store.transaction(tenant) as tx:
+        tx.add_tasks(
+            pa.table({"decision_id": ["x"], "action": ["a"], "task_group": ["g"], "task": ["{}"]})
+        )

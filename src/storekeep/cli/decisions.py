@@ -537,7 +537,10 @@ def export(asked: Asked, file: Path, *, force: bool) -> None:
 @click.option("--force", is_flag=True, help="Write over FILE if it is there.")
 @pass_asked
 def proof(asked: Asked, decision_id: str, file: Path, *, force: bool) -> None:
-    """Write what proves one decision, and nothing of any other, for `verify --proof`."""
+    """Write what proves one decision, for `verify --proof`.
+
+    It says nothing of any other decision.
+    """
     from storekeep import ledger
 
     _writable(file, force=force)

@@ -363,12 +363,22 @@ class Batch:
 
 def record(tx: Transaction, batch: Batch, signing: Signer) -> int:
     """Record a run: its entries in the ledger, and what follows from them; the ledger batch's number."""
-    number = append_parts(tx, batch.parts(), batch_id=batch.batch_id, at=batch.at, signing=signing)
-    tx.add_decisions(batch.decisions())
-    tx.add_uses(batch.uses())
-    tx.add_tasks(batch.tasks())
-    tx.add_approvals(batch.approvals())
-    return number
+
+    def follow() -> None:
+        # In the order of its indexes a table grows in half the time.
+        tx.add_decisions(batch.decisions().sort_by("decision_id"))
+        tx.add_uses(batch.uses())
+        tx.add_tasks(batch.tasks())
+        tx.add_approvals(batch.approvals())
+
+    return append_parts(
+        tx,
+        batch.parts(),
+        batch_id=batch.batch_id,
+        at=batch.at,
+        signing=signing,
+        meanwhile=follow,
+    )
 
 
 def use_rows(uses: pa.Table, ids: Mapping[str, str], day: date | None) -> pa.Table:

@@ -10,15 +10,15 @@ from __future__ import annotations
 import json
 import os
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import datetime
 from itertools import groupby, islice, pairwise
 from operator import itemgetter
 from pathlib import Path
 from tempfile import NamedTemporaryFile
-from typing import Any, TypeGuard, TypeVar
+from typing import Any, Generic, Self, TypeGuard, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -40,6 +40,7 @@ _SEALED = (
 )
 _CLOSING = {"batches", "entries", "head"}
 _RAW = pa.binary()
+_PARTS_AHEAD = 6
 _Item = TypeVar("_Item")
 
 
@@ -164,19 +165,30 @@ def append(
 
 
 def append_parts(
-    tx: Transaction, parts: Iterable[pa.Table], *, batch_id: str, at: datetime, signing: Signer
+    tx: Transaction,
+    parts: Iterable[pa.Table],
+    *,
+    batch_id: str,
+    at: datetime,
+    signing: Signer,
+    meanwhile: Callable[[], None] = lambda: None,
 ) -> int:
-    """`append` of entries that come part by part: each is made while the one before is stored."""
+    """`append` of entries that come part by part, made while earlier ones are stored.
+
+    `meanwhile` is what else is to be stored: it goes first, so that nobody waits for the first parts.
+    """
     last, previous = tx.ledger_head()
     number, leaves = last + 1, list[bytes]()
-    for entries, hashes in _ahead((part, _leaves(part)) for part in parts):
-        many = entries.num_rows
-        tx.append_entries(
-            entries.add_column(0, "place", pa.array(np.arange(len(leaves), len(leaves) + many)))
-            .add_column(0, "batch", pa.repeat(pa.scalar(number, pa.int64()), many))
-            .append_column("leaf", canonical.hexadecimal(hashes))
-        )
-        leaves += hashes
+    with _Ahead((part, _leaves(part)) for part in parts) as made:
+        meanwhile()
+        for entries, hashes in made:
+            many = entries.num_rows
+            tx.append_entries(
+                entries.add_column(0, "place", pa.array(np.arange(len(leaves), len(leaves) + many)))
+                .add_column(0, "batch", pa.repeat(pa.scalar(number, pa.int64()), many))
+                .append_column("leaf", canonical.hexadecimal(hashes))
+            )
+            leaves += hashes
     tree = merkle.levels(leaves)
     sealed: dict[str, Any] = {
         "batch": number,
@@ -196,12 +208,26 @@ def _leaves(entries: pa.Table) -> list[bytes]:
     return merkle.leaves(entries["entry"].combine_chunks())
 
 
-def _ahead(items: Iterator[_Item]) -> Iterator[_Item]:
-    """The items, the next one being made while one is dealt with."""
-    with ThreadPoolExecutor(1) as worker:
-        coming = worker.submit(next, items, None)
-        while (item := coming.result()) is not None:
-            coming = worker.submit(next, items, None)
+class _Ahead(Generic[_Item]):
+    """Items in their order, a few of them made ahead in a thread while earlier ones are dealt with."""
+
+    def __init__(self, items: Iterator[_Item]) -> None:
+        self._items = items
+        self._worker = ThreadPoolExecutor(1)
+        self._coming = deque(self._next() for _ in range(_PARTS_AHEAD))
+
+    def _next(self) -> Future[_Item | None]:
+        return self._worker.submit(next, self._items, None)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._worker.shutdown(cancel_futures=True)
+
+    def __iter__(self) -> Iterator[_Item]:
+        while (item := self._coming.popleft().result()) is not None:
+            self._coming.append(self._next())
             yield item
 
 
@@ -261,18 +287,17 @@ def _batches(tx: Transaction) -> Iterator[tuple[dict[str, Any], Iterator[pa.Tabl
 
     Entries of a batch that has no seal come with an empty one.
     """
-    seals = {sealed["batch"]: sealed for sealed in tx.ledger_batches()}
-    pieces = groupby(_ahead(_pieces(tx.ledger_pages())), key=itemgetter(0))
+    seals = {sealed["batch"]: _stamped(sealed) for sealed in tx.ledger_batches()}
     left = deque(sorted(seals))
-    for number, found in pieces:
-        while left and left[0] < number:
-            yield _stamped(seals[left.popleft()]), iter(())
-        sealed = (
-            _stamped(seals[left.popleft()]) if left and left[0] == number else {"batch": number}
-        )
-        yield sealed, (entries for _, entries in found)
+    with _Ahead(_pieces(tx.ledger_pages())) as pieces:
+        for number, found in groupby(pieces, key=itemgetter(0)):
+            while left and left[0] < number:
+                yield seals[left.popleft()], iter(())
+            own = left and left[0] == number
+            sealed = seals[left.popleft()] if own else {"batch": number}
+            yield sealed, (entries for _, entries in found)
     for number in left:
-        yield _stamped(seals[number]), iter(())
+        yield seals[number], iter(())
 
 
 def _stamped(sealed: Mapping[str, Any]) -> dict[str, Any]:

@@ -90,6 +90,9 @@ class Recorded(Facts):
         """The entries of a range of batches, all by default, in order, some thousands at a time."""
         after = (first, -1)
         while True:
+            # The index has the order. While it does not know how much was appended just now, PostgreSQL would
+            # rather sort all that follows, for every page again.
+            self._run("SELECT set_config('enable_sort', 'off', true)")
             # One row of lists instead of a row for each entry: it is made and read in a tenth of the time.
             self._cursor.execute(
                 "SELECT array_agg(batch) AS batch, array_agg(place::bigint) AS place,"
@@ -101,6 +104,7 @@ class Recorded(Facts):
                 binary=True,
             )
             page = self._cursor.fetchall()[0]
+            self._run("SELECT set_config('enable_sort', 'on', true)")
             if page["batch"] is None:
                 return
             yield pa.table([page[name] for name in ENTRIES.names], ENTRIES)
