@@ -28,7 +28,7 @@ _VERSION = re.compile(r"[0-9a-f]{4,64}")
 
 @click.group(cls=Group)
 def policy() -> None:
-    """Rulebooks that judge what agents propose, and the dispatch policy."""
+    """Rulebooks that judge proposals, and the dispatch policy."""
 
 
 @policy.command()

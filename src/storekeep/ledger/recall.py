@@ -42,7 +42,7 @@ DECISIONS = pa.schema(
     ]
 )
 # Steps after which a decision has no effect, so that it gives back what it took from limits.
-RELEASING = ("rejected", "denied", "expired", "withdrawn", "failed", "compensated")
+RELEASING = ("rejected", "denied", "expired", "withdrawn", "failed", "dropped", "compensated")
 _ENTRIES_AT_ONCE = 40_000
 _Made = TypeVar("_Made")
 _NOTHING_RELEASED = pa.table(
