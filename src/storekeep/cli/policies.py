@@ -35,7 +35,7 @@ def policy() -> None:
 @click.argument("file", metavar="FILE", type=_FILE, help="The rulebook, in YAML.")
 @pass_asked
 def check(asked: Asked, file: Path) -> None:
-    """Check a rulebook or dispatch policy: form, rules, columns they name.
+    """Check a rulebook or dispatch policy, down to its columns.
 
     No home is needed.
     """
