@@ -201,11 +201,11 @@ def revert_all(trade: Trade, many: int) -> None:
     pipeline.act()
     check_truth(trade, {"reverted": 3 * many + WAITING - alone, "needs_person": alone})
     with pipeline.store.transaction(pipeline.tenant) as tx:
-        before = tx.ledger_head()
+        head = tx.ledger_head()
     assert pipeline.revert(trade.plan(), "bea", "once more") == 0
     pipeline.act()
     with pipeline.store.transaction(pipeline.tenant) as tx:
-        assert tx.ledger_head() == before
+        assert tx.ledger_head() == head
 
 
 def test_a_system_that_fails_half_way(home_settings: Settings, cable: Cable) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Iterator
 
 import pytest
 import structlog
@@ -13,8 +14,12 @@ from storekeep.watch import stage
 
 
 @pytest.fixture(autouse=True)
-def configured() -> None:
+def configured() -> Iterator[None]:
+    """Log lines go somewhere, whatever tests before have said of them."""
+    structlog.reset_defaults()
     structlog.configure()
+    yield
+    structlog.reset_defaults()
 
 
 def test_a_stage_says_what_it_did() -> None:
