@@ -77,6 +77,9 @@ def signer(home: Path) -> Signer:
     except FileNotFoundError:
         pass
     if path.with_suffix(".pub").exists():
+        # Whoever made both just now wrote the public half last.
+        if path.exists():
+            return Signer(_read_key(path))
         raise Refused(
             f"{path} is gone, and the ledger is signed with it; put it back from a backup"
         )
