@@ -206,7 +206,7 @@ class Deciding(Answering):
         dispatch = self.dispatch_policy(tx)
         mode = dispatch.mode(wake.agent, proposed.version, location_id, tx.modes())
         if mode == "off":
-            self._note(tx, _off(wake, location_id, proposed.version))
+            self._note(tx, _off(wake, location_id, proposed.version, self.now()))
             return None
         rulebook = self.rulebook(tx, wake.agent)
         used = used_limits(tx, rulebook, proposed, evidence)
@@ -275,9 +275,9 @@ def _told(each: Unread) -> dict[str, Any]:
     }
 
 
-def _off(wake: Wake, location_id: str, version: str) -> Entry:
+def _off(wake: Wake, location_id: str, version: str, at: datetime) -> Entry:
     told = {"location_id": location_id, "why": f"version {version} of {wake.agent} is off"}
-    return Entry("unheard", {**told, "at": stamp(wake.since), "events": list(wake.heard)})
+    return Entry("unheard", {**told, "at": stamp(at), "events": list(wake.heard)})
 
 
 def _consumer(agent: str, location_id: str) -> str:
