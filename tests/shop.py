@@ -22,6 +22,7 @@ from uuid import uuid4
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from storekeep import ledger
 from storekeep.actions import BackOffice
 from storekeep.config import Settings
 from storekeep.decisions import Receipt, Selection
@@ -348,9 +349,9 @@ class Shop:
         tenant = self.pipeline.tenant
         with self.pipeline.store.transaction(tenant) as tx:
             rows = tx.decisions(Selection())
-            entries = tx.entries_of([row["decision_id"] for row in rows])
+            entries = ledger.steps(tx, [row["decision_id"] for row in rows])
             batches = tx.ledger_batches()
-            everything = tx.ledger_entries(1, len(batches)).to_pylist()
+            everything = ledger.entries(tx, 1, len(batches)).to_pylist()
             waiting = tx.approvals()
             used = tx.uses("supplier-week", FIRST_DAY, FIRST_DAY + timedelta(days=30))
             counts = tx.count_decisions("status")
@@ -359,9 +360,9 @@ class Shop:
         names = {row["decision_id"]: f"{row['decided_at'].date()}/{row['subject']}" for row in rows}
         steps: dict[str, list[str]] = {}
         receipts: Counter[str] = Counter()
-        for entry in entries:
-            steps.setdefault(names[entry["decision_id"]], []).append(entry["step"])
-            receipts[entry["kind"]] += 1
+        for key, history in entries.items():
+            steps[names[key]] = [entry["step"] for entry in history]
+            receipts.update(entry["kind"] for entry in history)
         return {
             "decisions": {
                 names[row["decision_id"]]: [row["verdict"], row["status"], row["money_minor"]]
@@ -469,3 +470,10 @@ def only(table: pa.Table, **wanted: object) -> pa.Table:
     for name, value in wanted.items():
         table = table.filter(pc.equal(table[name], pa.scalar(value)))
     return table
+
+
+def noted(pipeline: Pipeline, kind: str) -> list[dict[str, Any]]:
+    """What the ledger says of a kind, in order."""
+    with pipeline.store.transaction(pipeline.tenant) as tx:
+        rows = ledger.entries(tx, 1, tx.ledger_head()[0]).to_pylist()
+    return [json.loads(row["entry"]) for row in rows if row["kind"] == kind]

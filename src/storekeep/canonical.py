@@ -1,9 +1,9 @@
 """Canonical JSON (RFC 8785) and SHA-256 of whole tables at once.
 
 Everything that is hashed passes here: evidence, proposals, ledger entries. Hides how rows become canonical
-text without a Python loop: one SQL expression built from the table's schema runs in DuckDB, and only rows
-that the vectorised form cannot be sure of (a number whose shortest form needs an exponent, a text with a
-control character) go one by one through the reference library.
+text without a Python loop: column by column, and only rows that the vectorised form cannot be sure of (a
+number whose shortest form needs an exponent, a text with a control character) go one by one through the
+reference library.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from itertools import pairwise
 from typing import Any
 
 import duckdb
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import rfc8785
@@ -51,22 +52,17 @@ def rows(table: pa.Table, written: Collection[str] = ()) -> pa.StringArray:
 
     Timestamps become `2017-10-03T00:00:00.000000Z`, dates `2017-10-03`. What JSON cannot carry exactly is
     refused with `InvariantBroken`: NaN and infinity, integers beyond 2^53 - 1, nanoseconds, binary,
-    decimals; so are names in one object that differ in case only, which SQL cannot tell apart. Columns that
-    are `written` hold canonical JSON already and go in as they are.
+    decimals; so are two members of one name. Columns that are `written` hold canonical JSON already and go
+    in as they are.
     """
     if table.num_columns == 0 or table.num_rows == 0:
         return pa.array(["{}"] * table.num_rows, pa.string())
-    places = [f"c{place}" for place in range(table.num_columns)]
-    text_sql, unsure_sql = _object(list(zip(table.schema, places, strict=True)), written)
-    result = _run(
-        f"SELECT {text_sql} AS text, {unsure_sql} AS unsure FROM input",
-        table.rename_columns(places),
-    )
-    texts = result["text"].combine_chunks()
-    unsure = result["unsure"].combine_chunks()
-    if not unsure.true_count:
+    whole = table.combine_chunks()
+    columns = [column.chunk(0) for column in whole.columns]
+    texts, unsure = _object(list(zip(whole.column_names, columns, strict=True)), written)
+    if unsure is None or not unsure.true_count:
         return texts
-    return _mend(table, texts, unsure, written)
+    return _mend(whole, texts, unsure, written)
 
 
 def members(texts: pa.StringArray, names: Sequence[str]) -> pa.Table:
@@ -148,84 +144,113 @@ def _plain(value: Any) -> Any:
     return value.isoformat() if isinstance(value, date) else value
 
 
-def _quote(name: str) -> str:
-    return '"' + name.replace('"', '""') + '"'
-
-
 def _object(
-    fields: Sequence[tuple[pa.Field, str]], written: Collection[str] = ()
-) -> tuple[str, str]:
-    """The SQL of an object's text, and of whether the row needs the reference library.
-
-    `fields`: each member with the SQL of its value; those `written` are canonical already.
-    """
-    names = [field.name for field, _ in fields]
-    alike = len({name.lower() for name in names}) < len(names)
-    if not names or not all(names) or alike or "\0" in "".join(names):
+    members_: Sequence[tuple[str, pa.Array]], written: Collection[str] = ()
+) -> tuple[pa.StringArray, pa.BooleanArray | None]:
+    """The text of each object, and which need the reference library; those `written` go in as they are."""
+    names = [name for name, _ in members_]
+    if not names or len(set(names)) < len(names):
         raise InvariantBroken(f"an object with these names cannot be hashed: {', '.join(names)}")
-    ordered = sorted(fields, key=lambda each: each[0].name.encode("utf-16-be"))
-    parts, doubts = [], ["false"]
-    for place, (field, path) in enumerate(ordered):
-        told = field.name in written
-        value, doubt = (f"coalesce({path}, 'null')", "false") if told else _value(field.type, path)
-        key = text([field.name])[1:-1].replace("'", "''")
-        parts.append(f"'{',' if place else '{'}{key}:', {value}")
+    cells: list[pa.Array | pa.Scalar] = []
+    doubts: list[pa.BooleanArray | None] = []
+    for name, values in sorted(members_, key=lambda each: each[0].encode("utf-16-be")):
+        told, doubt = (values, None) if name in written else _value(values)
+        cells += [_constant(f"{',' if cells else '{'}{text([name])[1:-1]}:"), _or_null(told)]
         doubts.append(doubt)
-    # One call with all parts: a chain of || would copy the text once for each of them.
-    return f"concat({', '.join(parts)}, '}}')", " OR ".join(dict.fromkeys(doubts))
+    # One call with all parts: one after another would copy the text once for each of them.
+    return pc.binary_join_element_wise(*cells, _constant("}"), _constant("")), _any(doubts)
 
 
-def _value(kind: pa.DataType, path: str) -> tuple[str, str]:
+def _value(values: pa.Array) -> tuple[pa.StringArray, pa.BooleanArray | None]:
+    """Each value as JSON, null where there is none; and which need the reference library."""
+    kind = values.type
     if pa.types.is_struct(kind):
-        fields = [kind.field(place) for place in range(kind.num_fields)]
-        body, doubt = _object([(field, f"{path}.{_quote(field.name)}") for field in fields])
-        return f"CASE WHEN {path} IS NULL THEN 'null' ELSE {body} END", doubt
+        names = [kind.field(place).name for place in range(kind.num_fields)]
+        body, doubt = _object(list(zip(names, values.flatten(), strict=True)))
+        return _where(values, body), doubt
     if pa.types.is_list(kind):
-        return _list(kind, path)
-    sql, doubt = _scalar(kind, path)
-    return f"coalesce({sql}, 'null')", doubt
-
-
-def _list(kind: pa.ListType, path: str) -> tuple[str, str]:
-    item, doubt = _value(kind.value_type, "x")
-    body = f"'[' || array_to_string(list_transform({path}, lambda x: {item}), ',') || ']'"
-    unsure = (
-        "false"
-        if doubt == "false"
-        else f"coalesce(list_bool_or(list_transform({path}, lambda x: coalesce({doubt}, false))), false)"
-    )
-    return f"CASE WHEN {path} IS NULL THEN 'null' ELSE {body} END", unsure
-
-
-def _scalar(kind: pa.DataType, path: str) -> tuple[str, str]:
+        return _list(values)
     if pa.types.is_string(kind) or pa.types.is_large_string(kind):
-        # DuckDB's JSON writes control characters in a form RFC 8785 does not want.
-        return (
-            f"to_json({path})::VARCHAR",
-            f"coalesce(regexp_matches({path}, '[\\x00-\\x1f\\x7f]'), false)",
-        )
-    if pa.types.is_null(kind):
-        return "NULL", "false"
-    if pa.types.is_boolean(kind):
-        return f"CASE WHEN {path} THEN 'true' WHEN NOT {path} THEN 'false' END", "false"
-    if pa.types.is_integer(kind):
-        limit = _LARGEST_INTEGER
-        guarded = (
-            f"CASE WHEN {path} BETWEEN -{limit} AND {limit} THEN {path}::VARCHAR "
-            f"WHEN {path} IS NOT NULL THEN error('an integer beyond 2^53 - 1 cannot be hashed') END"
-        )
-        return guarded, "false"
+        return _string(values.cast(pa.string()))
     if pa.types.is_floating(kind):
-        path = f"{path}::DOUBLE"
-        whole = f"({path} = trunc({path}) AND abs({path}) < 9007199254740992)"
-        sql = f"CASE WHEN {whole} THEN CAST(CAST({path} AS BIGINT) AS VARCHAR) ELSE {path}::VARCHAR END"
-        # Outside these bounds ECMAScript and DuckDB disagree on when an exponent is written.
-        doubt = (
-            f"coalesce(NOT {whole} AND NOT (abs({path}) >= 0.0001 AND abs({path}) < 1e15), false)"
-        )
-        return sql, doubt
+        return _number(values.cast(pa.float64()))
+    return _exact(values), None
+
+
+def _exact(values: pa.Array) -> pa.StringArray:
+    """Values of a kind that has one spelling."""
+    kind = values.type
+    if pa.types.is_null(kind) or pa.types.is_boolean(kind):
+        return values.cast(pa.string())
+    if pa.types.is_integer(kind):
+        least, most = pc.min_max(values).as_py().values()
+        if least is not None and max(-least, most) > _LARGEST_INTEGER:
+            raise InvariantBroken("an integer beyond 2^53 - 1 cannot be hashed")
+        return values.cast(pa.string())
     if pa.types.is_timestamp(kind) and kind.unit != "ns":
-        return f"'\"' || strftime({path}::TIMESTAMP, '%Y-%m-%dT%H:%M:%S.%fZ') || '\"'", "false"
+        zone = None if kind.tz is None else "UTC"
+        times = values.cast(pa.timestamp("us", zone)).cast(pa.timestamp("us")).cast(pa.string())
+        return _joined('"', pc.replace_substring(times, " ", "T", max_replacements=1), 'Z"')
     if pa.types.is_date(kind):
-        return f"'\"' || strftime({path}, '%Y-%m-%d') || '\"'", "false"
+        return _joined('"', values.cast(pa.date32()).cast(pa.string()), '"')
     raise InvariantBroken(f"a column of type {kind} cannot be hashed")
+
+
+def _string(values: pa.StringArray) -> tuple[pa.StringArray, pa.BooleanArray | None]:
+    doubt = pc.match_substring_regex(values, "[\\x00-\\x1f\\x7f]")
+    for mark in ("\\", '"'):
+        if pc.any(pc.match_substring(values, mark)).as_py():
+            values = pc.replace_substring(values, mark, "\\" + mark)
+    return _joined('"', values, '"'), doubt
+
+
+def _number(values: pa.DoubleArray) -> tuple[pa.StringArray, pa.BooleanArray]:
+    size = pc.abs(values)
+    whole = pc.and_(pc.equal(values, pc.trunc(values)), pc.less(size, 2.0**53))
+    integers = pc.if_else(whole, values, 0.0).cast(pa.int64()).cast(pa.string())
+    texts = pc.if_else(whole, integers, values.cast(pa.string()))
+    # Outside these bounds an exponent is written; a number that is none is in neither.
+    plain = pc.and_(pc.greater_equal(size, 0.0001), pc.less(size, 1e10))
+    return texts, pc.invert(pc.or_(whole, plain))
+
+
+def _list(values: pa.ListArray) -> tuple[pa.StringArray, pa.BooleanArray | None]:
+    items, doubt = _value(values.flatten())
+    lengths = pc.fill_null(pc.list_value_length(values), 0).to_numpy()
+    ends = pa.array(np.concatenate([[0], np.cumsum(lengths)]), pa.int32())
+    joined = pc.binary_join(pa.ListArray.from_arrays(ends, _or_null(items)), ",")
+    body = _where(values, _joined("[", joined, "]"))
+    if doubt is None:
+        return body, None
+    rows_ = np.repeat(np.arange(len(values)), lengths)
+    unsure = np.zeros(len(values), dtype=bool)
+    unsure[rows_[pc.fill_null(doubt, False).to_numpy(zero_copy_only=False)]] = True
+    return body, pa.array(unsure)
+
+
+def _where(values: pa.Array, texts: pa.StringArray) -> pa.StringArray:
+    """The texts of values that there are."""
+    return pc.if_else(values.is_valid(), texts, None) if values.null_count else texts
+
+
+def _or_null(texts: pa.StringArray) -> pa.StringArray:
+    return pc.fill_null(texts, "null") if texts.null_count else texts
+
+
+def _any(doubts: Sequence[pa.BooleanArray | None]) -> pa.BooleanArray | None:
+    """Where any of them doubts; None when nobody does."""
+    found = None
+    for doubt in doubts:
+        if doubt is not None and doubt.true_count:
+            own = pc.fill_null(doubt, False)
+            found = own if found is None else pc.or_(found, own)
+    return found
+
+
+def _joined(before: str, texts: pa.StringArray, after: str) -> pa.StringArray:
+    parts = (_constant(before), texts, _constant(after), _constant(""))
+    return pc.binary_join_element_wise(*parts)
+
+
+def _constant(text_: str) -> pa.StringScalar:
+    return pa.scalar(text_, pa.string())

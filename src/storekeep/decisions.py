@@ -13,6 +13,7 @@ from datetime import UTC, datetime
 from enum import StrEnum
 from functools import cached_property
 from typing import Any
+from uuid import UUID
 
 import numpy as np
 import pyarrow as pa
@@ -316,8 +317,7 @@ def ids_of(time: datetime, namespace: str, subjects: pa.StringArray) -> pa.Strin
     drawn = canonical.hashes(subjects, f"{namespace}\n".encode())
     bits = np.frombuffer(b"".join(drawn), np.uint8).reshape(many, 32)
     ids = np.empty((many, 16), np.uint8)
-    milliseconds = int(time.timestamp() * 1000) & 0xFFFFFFFFFFFF
-    ids[:, :6] = np.frombuffer(milliseconds.to_bytes(6), np.uint8)
+    ids[:, :6] = np.frombuffer(_milliseconds(time).to_bytes(6), np.uint8)
     # Of the first 80 bits of the digest the last 74, but for version and variant: 12 of them, then 62.
     ids[:, 6] = 0x70 | bits[:, 0] << 2 & 0x0C | bits[:, 1] >> 6
     ids[:, 7] = bits[:, 1] << 2 | bits[:, 2] >> 6
@@ -329,6 +329,20 @@ def ids_of(time: datetime, namespace: str, subjects: pa.StringArray) -> pa.Strin
         text[:, begin + dashes : end + dashes] = digits[:, begin:end]
     ends = np.arange(0, 36 * many + 1, 36, dtype=np.int32)
     return pa.StringArray.from_buffers(many, pa.py_buffer(ends), pa.py_buffer(text.tobytes()))
+
+
+def _milliseconds(time: datetime) -> int:
+    return int(time.timestamp() * 1000) & 0xFFFFFFFFFFFF
+
+
+def least_id(time: datetime | None, *, after: bool = False) -> str:
+    """The least id that a decision of this millisecond may have, or with `after` of the next one.
+
+    Of no time: what every id is above, or with `after` below.
+    """
+    if time is None:
+        return str(UUID(int=2**128 - 1 if after else 0))
+    return str(UUID(int=_milliseconds(time) + after << 80))
 
 
 def stamp(time: datetime) -> str:

@@ -11,6 +11,7 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
+from storekeep import ledger
 from storekeep.backtest import try_draft
 from storekeep.config import Settings
 from storekeep.decisions import Selection
@@ -111,5 +112,5 @@ def test_a_rulebook_tried_on_what_it_decided_itself_turns_nothing(
             assert report["same_verdict_other_money"] == []
             assert set(report["recorded_versions"]) == {own.version}
         with shop.pipeline.store.transaction(shop.pipeline.tenant) as tx:
-            spoke = {row["rule"] for row in tx.count_rules()}
+            spoke = {row["rule"] for row in ledger.count_rules(tx)}
         assert spoke & {each["id"] for each in values["limits"]}

@@ -371,7 +371,7 @@ def test_no_decision_is_without_its_ledger_entry_and_no_entry_without_its_decisi
     with pipeline.store.transaction(pipeline.tenant) as tx:
         rows = {row["decision_id"]: row for row in tx.decisions(Selection())}
         head = tx.ledger_head()[0]
-        entries = tx.ledger_entries(1, head).to_pylist()
+        entries = ledger.entries(tx, 1, head).to_pylist()
         recorded = ledger.steps(tx, list(rows))
     made = [entry["decision_id"] for entry in entries if entry["kind"] == "decision"]
     assert sorted(made) == sorted(rows)

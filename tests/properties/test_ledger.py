@@ -8,7 +8,7 @@ import stat
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import zip_longest
@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, LiteralString
 
 import psycopg
+import pyarrow as pa
 import pytest
 import rfc8785
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
@@ -26,8 +27,9 @@ from psycopg.rows import dict_row
 from storekeep import ledger, servers
 from storekeep.config import Settings
 from storekeep.errors import InvariantBroken, Permanent, Refused, Transient
+from storekeep.ledger.merkle import levels
 from storekeep.pipeline import Pipeline
-from storekeep.store import Transaction
+from storekeep.store import Transaction, pages
 from tests.shop import FIRST_DAY, Shop, of_tenant, opened_shop
 
 # Merkle trees ---------------------------------------------------------------------------------------
@@ -362,15 +364,23 @@ def test_a_byte_changed_by_the_owner_of_the_database_is_found(
     pipeline = shop.pipeline
     with servers.lease(home_settings) as database, database.admin() as admin:
         admin.execute("SELECT set_config('storekeep.tenant', %s, false)", (pipeline.tenant,))
-        change = (
-            "UPDATE storekeep.ledger_entry SET entry = replace(entry, %s, %s)"
-            " WHERE tenant = %s AND batch = 1 AND place = 2"
+        ours = (pipeline.tenant,)
+        page = (
+            "storekeep.ledger_page SET content = %b WHERE tenant = %s AND batch = 1 AND first = 0"
         )
-        assert admin.execute(change, ('"kind"', '"kinD"', pipeline.tenant)).rowcount == 1
+        held = (
+            "SELECT content, entry_count FROM storekeep.ledger_page WHERE tenant = %s AND batch = 1"
+        )
+        row = admin.execute(held, ours).fetchone()
+        assert row is not None
+        texts = pages.unpacked(row[0], row[1]).to_pylist()
+        texts[2] = texts[2].replace('"kind"', '"kinD"')
+        ((_, _, content),) = pages.packed(pa.array(texts))
         try:
+            assert admin.execute("UPDATE " + page, (content, *ours)).rowcount == 1
             outcome = pipeline.verify()
         finally:
-            admin.execute(change, ('"kinD"', '"kind"', pipeline.tenant))
+            admin.execute("UPDATE " + page, (row[0], *ours))
     assert not outcome.ok
     assert wheres(outcome) == {"batch 1, entry 2"}
     assert pipeline.verify().ok
@@ -391,19 +401,39 @@ def owner(shop: Shop, home_settings: Settings) -> Iterator[psycopg.Connection[di
 def after(
     shop: Shop,
     owner: psycopg.Connection[dict[str, Any]],
-    change: LiteralString,
+    change: LiteralString | Callable[[psycopg.Cursor[dict[str, Any]]], None],
     parameters: Sequence[object] = (),
 ) -> ledger.Verified:
     """What a verification finds after a change, which is then taken back."""
     with owner.cursor() as cursor:
         cursor.execute("SELECT set_config('storekeep.tenant', %s, true)", (shop.pipeline.tenant,))
-        cursor.execute(change, parameters)
-        assert cursor.rowcount >= 1
+        if callable(change):
+            change(cursor)
+        else:
+            cursor.execute(change, parameters)
+            assert cursor.rowcount >= 1
         outcome = ledger.verify(
             Transaction(cursor, shop.pipeline.tenant), shop.pipeline.signing.public
         )
     owner.rollback()
     return outcome
+
+
+Texts = list[str]
+
+
+def rewritten(
+    shop: Shop, batch: int, change: Callable[[Texts], Texts]
+) -> Callable[[psycopg.Cursor[dict[str, Any]]], None]:
+    """Write the pages of a batch anew, with other entries on them."""
+
+    def write(cursor: psycopg.Cursor[dict[str, Any]]) -> None:
+        tx = Transaction(cursor, shop.pipeline.tenant)
+        texts = change(tx.ledger_entries(batch, batch)["entry"].to_pylist())
+        cursor.execute("DELETE FROM ledger_page WHERE batch = %s", (batch,))
+        tx.append_entries(batch, 0, pa.array(texts))
+
+    return write
 
 
 @given(data=st.data())
@@ -414,61 +444,116 @@ def test_any_changed_character_of_any_entry_is_found(
     with pipeline.store.transaction(pipeline.tenant) as tx:
         entries = tx.ledger_entries(1, 99).to_pylist()
     entry = data.draw(st.sampled_from(entries))
-    at = data.draw(st.integers(0, len(entry["entry"]) - 1))
-    was = entry["entry"][at]
-    letter = data.draw(st.characters(codec="utf-8", exclude_characters="\0" + was))
+    text, place = entry["entry"], entry["place"]
+    at = data.draw(st.integers(0, len(text) - 1))
+    letter = data.draw(st.characters(codec="utf-8", exclude_characters="\n" + text[at]))
+    other = text[:at] + letter + text[at + 1 :]
+    change = rewritten(
+        shop, entry["batch"], lambda texts: [*texts[:place], other, *texts[place + 1 :]]
+    )
+    assert wheres(after(shop, owner, change)) == {f"batch {entry['batch']}, entry {place}"}
+
+
+@given(data=st.data())
+def test_any_changed_byte_of_a_page_is_found(
+    data: st.DataObject, shop: Shop, owner: psycopg.Connection[dict[str, Any]]
+) -> None:
+    """Unless it says the same: the compressed form has bits that mean nothing."""
+    pipeline = shop.pipeline
+    with pipeline.store.transaction(pipeline.tenant) as tx:
+        rows = tx._run("SELECT batch, first, entry_count, content FROM ledger_page")
+    page = data.draw(st.sampled_from(rows))
+    content = bytearray(page["content"])
+    at = data.draw(st.integers(0, len(content) - 1))
+    content[at] ^= data.draw(st.integers(1, 255))
     outcome = after(
         shop,
         owner,
-        "UPDATE ledger_entry SET entry = overlay(entry placing %s from %s for 1)"
-        " WHERE batch = %s AND place = %s",
-        (letter, at + 1, entry["batch"], entry["place"]),
+        "UPDATE ledger_page SET content = %b WHERE batch = %s AND first = %s",
+        (bytes(content), page["batch"], page["first"]),
     )
-    assert wheres(outcome) == {f"batch {entry['batch']}, entry {entry['place']}"}
+    was, now = (
+        pages.unpacked(each, page["entry_count"]) for each in (page["content"], bytes(content))
+    )
+    assert outcome.ok == was.equals(now)
+    assert {where.partition(",")[0] for where in wheres(outcome)} <= {f"batch {page['batch']}"}
 
 
-ONE_MORE: LiteralString = """
-INSERT INTO ledger_entry SELECT tenant, batch, 99, kind, decision_id, step, leaf, entry
-FROM ledger_entry WHERE batch = 1 AND place = 1
-"""
-NO_SEAL: LiteralString = """
-INSERT INTO ledger_entry SELECT tenant, 9999, 0, kind, decision_id, step, leaf, entry
-FROM ledger_entry WHERE batch = 1 AND place = 1
-"""
-SWAPPED: LiteralString = """
-UPDATE ledger_entry one SET entry = two.entry, leaf = two.leaf, kind = two.kind, step = two.step,
-  decision_id = two.decision_id FROM ledger_entry two
-WHERE one.batch = 1 AND two.batch = 1 AND one.place IN (1, 2) AND two.place = 3 - one.place
-  AND one.tenant = current_setting('storekeep.tenant') AND two.tenant = one.tenant
-"""
+@pytest.mark.parametrize(
+    "change",
+    [
+        pytest.param(lambda texts: [*texts, texts[1]], id="one more"),
+        pytest.param(lambda texts: [*texts[:1], *texts[2:]], id="one less"),
+        pytest.param(lambda texts: [texts[0], texts[2], texts[1], *texts[3:]], id="two swapped"),
+        pytest.param(lambda texts: [texts[0], texts[1], texts[1], *texts[3:]], id="one twice"),
+        pytest.param(lambda texts: ["", *texts[1:]], id="one empty"),
+    ],
+)
+def test_entries_added_removed_or_swapped_are_found(
+    change: Callable[[Texts], Texts], shop: Shop, owner: psycopg.Connection[dict[str, Any]]
+) -> None:
+    outcome = after(shop, owner, rewritten(shop, 1, change))
+    assert {where.partition(",")[0] for where in wheres(outcome)} == {"batch 1"}
 
 
 @pytest.mark.parametrize(
     ("change", "where"),
     [
+        # What entries are found by.
         (
-            "UPDATE ledger_entry SET step = 'allow' WHERE batch = 1 AND step = 'escalate'",
-            "batch 1, entry",
+            "UPDATE decision SET place = place + 90 WHERE batch = 1 AND place = 1",
+            "batch 1, entry 1",
         ),
+        ("UPDATE decision SET place = 2 WHERE batch = 1 AND place = 1", "batch 1, entry 2"),
+        ("UPDATE decision SET batch = 2 WHERE batch = 1 AND place = 1", "batch 1, entry 1"),
+        ("DELETE FROM decision WHERE batch = 1 AND place = 1", "batch 1, entry 1"),
         (
-            "UPDATE ledger_entry SET kind = 'outcome' WHERE batch = 1 AND place = 1",
+            "UPDATE decision SET decision_id = gen_random_uuid() WHERE batch = 1 AND place = 1",
+            "batch 1, entry 1",
+        ),
+        ("UPDATE ledger_step SET decision_id = gen_random_uuid()", "batch"),
+        ("UPDATE ledger_step SET place = place + 1", "batch"),
+        ("DELETE FROM ledger_step", "batch"),
+        (
+            (
+                "INSERT INTO ledger_step SELECT tenant, decision_id, batch, place FROM decision"
+                " WHERE batch = 1 AND place = 1"
+            ),
             "batch 1, entry 1",
         ),
         (
-            "UPDATE ledger_entry SET decision_id = gen_random_uuid() WHERE batch = 1 AND place = 1",
-            "batch 1, entry 1",
+            (
+                "INSERT INTO ledger_step SELECT tenant, decision_id, 8888, 1 FROM decision"
+                " WHERE batch = 1 AND place = 1"
+            ),
+            "batch 8888",
         ),
-        ("DELETE FROM ledger_entry WHERE batch = 1 AND place = 1", "batch 1"),
-        ("DELETE FROM ledger_entry WHERE batch = 2", "batch 2"),
+        # Pages.
+        ("DELETE FROM ledger_page WHERE batch = 2", "batch 2"),
+        ("UPDATE ledger_page SET content = '' WHERE batch = 1", "batch 1, entry 0"),
+        ("UPDATE ledger_page SET entry_count = entry_count + 1 WHERE batch = 1", "batch 1"),
+        ("UPDATE ledger_page SET first = first + 1 WHERE batch = 1", "batch 1"),
         (
-            "UPDATE ledger_entry SET place = 9 - place WHERE batch = 1 AND place IN (1, 2)",
+            (
+                "INSERT INTO ledger_page SELECT tenant, 9999, first, entry_count, content"
+                " FROM ledger_page WHERE batch = 1"
+            ),
+            "batch 9999",
+        ),
+        # Seals.
+        (
+            "UPDATE ledger_batch SET nodes = set_byte(nodes, 3, 255 - get_byte(nodes, 3)) WHERE batch = 1",
             "batch 1",
         ),
         (
-            "UPDATE ledger_entry SET leaf = overlay(leaf placing 'e' from 1) WHERE batch = 1 AND leaf < 'e'",
+            (
+                "UPDATE ledger_batch SET nodes = set_byte(nodes, length(nodes) - 1,"
+                " 255 - get_byte(nodes, length(nodes) - 1)) WHERE batch = 1"
+            ),
             "batch 1",
         ),
-        ("UPDATE ledger_entry SET leaf = 'no leaf' WHERE batch = 1 AND place = 1", "batch 1"),
+        ("UPDATE ledger_batch SET nodes = nodes || '\\x00' WHERE batch = 1", "batch 1"),
+        ("UPDATE ledger_batch SET nodes = '' WHERE batch = 1", "batch 1"),
         ("UPDATE ledger_batch SET root = 'ab' WHERE batch = 1", "batch 1"),
         ("UPDATE ledger_batch SET chain = root WHERE batch = 1", "batch 1"),
         ("UPDATE ledger_batch SET previous = 'ab' WHERE batch = 2", "batch 2"),
@@ -483,9 +568,6 @@ WHERE one.batch = 1 AND two.batch = 1 AND one.place IN (1, 2) AND two.place = 3 
         ("UPDATE ledger_batch SET signature = upper(signature) WHERE batch = 3", "batch 3"),
         ("UPDATE ledger_batch SET signature = ' ' || signature WHERE batch = 3", "batch 3"),
         ("DELETE FROM ledger_batch WHERE batch = 2", "batch 3"),
-        (ONE_MORE, "batch 1"),
-        (NO_SEAL, "batch 9999"),
-        (SWAPPED, "batch 1"),
     ],
 )
 def test_any_changed_row_is_found(
@@ -495,17 +577,30 @@ def test_any_changed_row_is_found(
     assert any(place.startswith(where) for place in wheres(outcome)), outcome.problems
 
 
+def test_a_page_that_was_damaged_is_not_explained_from(
+    shop: Shop, owner: psycopg.Connection[dict[str, Any]]
+) -> None:
+    with owner.cursor() as cursor:
+        cursor.execute("SELECT set_config('storekeep.tenant', %s, true)", (shop.pipeline.tenant,))
+        cursor.execute("UPDATE ledger_page SET content = 'no page' WHERE batch = 1")
+        with pytest.raises(InvariantBroken, match="no entry 1 in batch 1"):
+            Transaction(cursor, shop.pipeline.tenant).ledger_entry(1, 1)
+    owner.rollback()
+
+
 @pytest.mark.parametrize(
     "statement",
     [
-        "UPDATE ledger_entry SET entry = entry",
-        "DELETE FROM ledger_entry",
+        "UPDATE ledger_page SET content = content",
+        "DELETE FROM ledger_page",
+        "UPDATE ledger_step SET place = place",
+        "DELETE FROM ledger_step",
         "UPDATE ledger_batch SET root = root",
         "DELETE FROM ledger_batch",
         "UPDATE event_log SET facts = facts",
         "DELETE FROM event_log",
         "UPDATE registry SET content = content",
-        "TRUNCATE ledger_entry",
+        "TRUNCATE ledger_page",
     ],
 )
 def test_the_role_that_records_cannot_change_what_is_recorded(
@@ -529,14 +624,15 @@ def test_an_entry_changed_with_its_leaf_and_root_is_still_found(
         entries = tx.ledger_entries(1, 1).to_pylist()
     texts = [entry["entry"] for entry in entries]
     texts[1] = texts[1].replace('"order_units":', '"order_units":1')
-    leaves = [ledger.leaf(text) for text in texts]
-    outcome = after(
-        shop,
-        owner,
-        "WITH entry AS (UPDATE ledger_entry SET entry = %s, leaf = %s WHERE batch = 1 AND place = 1)"
-        " UPDATE ledger_batch SET root = %s WHERE batch = 1",
-        (texts[1], leaves[1].hex(), ledger.root(leaves).hex()),
-    )
+    tree = levels([ledger.leaf(text) for text in texts])
+
+    def change(cursor: psycopg.Cursor[dict[str, Any]]) -> None:
+        rewritten(shop, 1, lambda _: texts)(cursor)
+        nodes = b"".join(node for level in tree for node in level)
+        seal = "UPDATE ledger_batch SET root = %s, nodes = %b WHERE batch = 1"
+        cursor.execute(seal, (tree[-1][0].hex(), nodes))
+
+    outcome = after(shop, owner, change)
     assert wheres(outcome) == {"batch 1"}
     assert {problem.what for problem in outcome.problems} == {"its seal was changed"}
 

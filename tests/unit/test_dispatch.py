@@ -25,7 +25,7 @@ from storekeep.decisions import Action, Evidence, ModeChange, Proposed, Selectio
 from storekeep.errors import Refused
 from storekeep.policy import SHIPPED, SHIPPED_DISPATCH, load_dispatch
 from tests import shop
-from tests.shop import FIRST_DAY, LOCATION, Shop, moment
+from tests.shop import FIRST_DAY, LOCATION, Shop, moment, noted
 
 AGENTS = ["replenish", "offers"]
 TEXT = """\
@@ -213,14 +213,6 @@ def only(**more: str) -> str:
     )
 
 
-def noted(opened: Shop, kind: str) -> list[dict[str, Any]]:
-    """What the ledger says of a kind."""
-    pipeline = opened.pipeline
-    with pipeline.store.transaction(pipeline.tenant) as tx:
-        rows = tx.ledger_entries(1, 10_000).to_pylist()
-    return [json.loads(row["entry"]) for row in rows if row["kind"] == kind]
-
-
 def test_a_thousand_sales_in_a_minute_wake_the_agent_once(opened: Shop, tmp_path: Path) -> None:
     promote(opened, tmp_path, only(window="1m"))
     pipeline, begun = opened.pipeline, opened.clock.now
@@ -237,7 +229,7 @@ def test_a_thousand_sales_in_a_minute_wake_the_agent_once(opened: Shop, tmp_path
     assert run.evaluated > 0
     opened.clock.now += timedelta(minutes=2)
     assert pipeline.dispatch() == {}
-    (batch,) = noted(opened, "batch")
+    (batch,) = noted(opened.pipeline, "batch")
     assert sum(each["facts"] for each in batch["heard"]) == 1000 + 14
     assert not batch["heard_late"]
 
@@ -246,7 +238,7 @@ def test_a_run_after_its_deadline_says_so(opened: Shop, tmp_path: Path) -> None:
     promote(opened, tmp_path, only(deadline="10m"))
     opened.clock.now += timedelta(minutes=11)
     assert opened.pipeline.dispatch()
-    assert noted(opened, "batch")[0]["heard_late"]
+    assert noted(opened.pipeline, "batch")[0]["heard_late"]
 
 
 def test_every_event_is_answered(opened: Shop) -> None:
@@ -255,7 +247,7 @@ def test_every_event_is_answered(opened: Shop) -> None:
     opened.buy(FIRST_DAY)
     opened.act(FIRST_DAY)
     opened.pipeline.dispatch()
-    runs, notes = noted(opened, "batch"), noted(opened, "unheard")
+    runs, notes = noted(opened.pipeline, "batch"), noted(opened.pipeline, "unheard")
     heard = [each for batch in runs for each in batch["heard"]]
     unheard = [each for note in notes for each in note["events"]]
     assert {each["type"] for each in heard} == {"SaleRecorded"}
@@ -283,7 +275,9 @@ def test_a_condition_that_no_fact_fits_wakes_nobody(opened: Shop, tmp_path: Path
     )
     promote(opened, tmp_path, text)
     assert opened.pipeline.dispatch() == {}
-    (note,) = [each for each in noted(opened, "unheard") if each["why"] != "nobody listens"]
+    (note,) = [
+        each for each in noted(opened.pipeline, "unheard") if each["why"] != "nobody listens"
+    ]
     assert note["why"] == "nothing in it wakes replenish"
     promote(opened, tmp_path, text.replace("> 99", "> 4"))
     opened.sell(FIRST_DAY + timedelta(days=1))
@@ -345,10 +339,10 @@ def test_a_mode_holds_where_it_says(opened: Shop, mode: str, where: list[str], d
     )
     runs = opened.pipeline.dispatch()
     assert [run.mode for run in runs.values()] == ([] if does == "off" else [does])
-    (entry,) = noted(opened, "mode")
+    (entry,) = noted(opened.pipeline, "mode")
     assert (entry["mode"], entry["set_by"], entry["approved_by"]) == (mode, "ann", "bea")
     if does == "off":
-        assert "replenish is off" in {each["why"] for each in noted(opened, "unheard")}
+        assert "replenish is off" in {each["why"] for each in noted(opened.pipeline, "unheard")}
     assert opened.pipeline.verify().ok
 
 
@@ -360,7 +354,7 @@ def test_a_mode_of_the_agents_version_holds_for_it_alone(opened: Shop) -> None:
         )
     assert opened.pipeline.dispatch() == {}
     assert f"version {version} of replenish is off" in {
-        each["why"] for each in noted(opened, "unheard")
+        each["why"] for each in noted(opened.pipeline, "unheard")
     }
 
 
@@ -384,7 +378,7 @@ def test_who_asks_for_a_mode_does_not_approve_it(opened: Shop) -> None:
         pipeline.set_mode("replenish", "fast", by="ann", approver="bea", reason="go")
     with pytest.raises(Refused, match="no agent"):
         pipeline.set_mode("nobody", "live", by="ann", approver="bea", reason="go")
-    assert noted(opened, "mode") == []
+    assert noted(opened.pipeline, "mode") == []
 
 
 @pytest.mark.parametrize("agent", ["replenish", ""])
@@ -416,8 +410,8 @@ def test_a_stop_holds_for_all_that_is_not_done_and_a_reversal_goes_on(
     assert opened.pipeline.dispatch()
     opened.act(FIRST_DAY + timedelta(days=1))
     assert opened.pending() == 0
-    assert [entry["agent"] for entry in noted(opened, "halt")] == [agent or None]
-    assert len(noted(opened, "resume")) == 1
+    assert [entry["agent"] for entry in noted(opened.pipeline, "halt")] == [agent or None]
+    assert len(noted(opened.pipeline, "resume")) == 1
 
 
 def test_a_stop_of_one_tenant_stops_no_other(opened: Shop, home_settings: Settings) -> None:
@@ -507,7 +501,7 @@ def test_after_its_time_a_precedence_keeps_nobody_away(opened: Shop, tmp_path: P
     opened.clock.now += timedelta(hours=2)
     second = opened.pipeline.decide(LOCATION, "offers")
     assert second is not None
-    (batch,) = [each for each in noted(opened, "batch") if each["agent"] == "offers"]
+    (batch,) = [each for each in noted(opened.pipeline, "batch") if each["agent"] == "offers"]
     assert batch["barred"] == []
 
 
@@ -530,7 +524,7 @@ def test_the_commands_take_a_dispatch_policy_for_what_it_is(opened: Shop, tmp_pa
     words = ["--home", home, "--tenant", opened.pipeline.tenant]
     told = CliRunner().invoke(program, ["policy", "promote", str(path), "--as", "ann", *words])
     assert told.exit_code == 0, told.output
-    (entry,) = noted(opened, "promotion")
+    (entry,) = noted(opened.pipeline, "promotion")
     assert (entry["of"], entry["by"], entry["text"]) == ("dispatch", "ann", path.read_text())
     asked = ["agents", "mode", "replenish", "canary", "--in", LOCATION, "--reason", "we try it"]
     for approver, code in (("operator", 1), ("bea", 0)):

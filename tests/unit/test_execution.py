@@ -68,12 +68,7 @@ class Place:
         return [row["type"] for row in rows]
 
     def breaker_entries(self) -> list[tuple[str, str, str]]:
-        with self.pipeline.store.transaction(self.pipeline.tenant) as tx:
-            entries = tx._run(
-                "SELECT entry::jsonb AS entry FROM ledger_entry WHERE kind = 'breaker'"
-                " ORDER BY batch"
-            )
-        told = [row["entry"] for row in entries]
+        told = shop.noted(self.pipeline, "breaker")
         return [(each["name"], each["from"], each["to"]) for each in told]
 
     def sound(self) -> None:
@@ -555,9 +550,7 @@ def test_a_person_closes_a_breaker_and_the_ledger_says_who(touchy: Place) -> Non
     touchy.pipeline.reset_breaker("adapter/http", shop.BUYER, "they mended it")
     due_now(touchy)
     assert touchy.pipeline.act() == 2
-    with touchy.pipeline.store.transaction(touchy.pipeline.tenant) as tx:
-        rows = tx._run("SELECT entry::jsonb AS e FROM ledger_entry WHERE kind = 'breaker'")
-    said = [row["e"] for row in rows if row["e"]["to"] == "closed"]
+    said = [each for each in shop.noted(touchy.pipeline, "breaker") if each["to"] == "closed"]
     assert [(each["by"], each["reason"]) for each in said] == [(shop.BUYER, "they mended it")]
     touchy.sound()
 

@@ -28,6 +28,7 @@ from storekeep.errors import InvariantBroken, Permanent, Refused, Transient
 from storekeep.servers import Database
 from storekeep.servers.database import check_given
 from storekeep.store import ENTRIES, ROLE, USES, Store, connection
+from storekeep.store.pages import ENTRIES_A_PAGE
 from tests import shop
 
 MIGRATIONS = sorted(
@@ -282,19 +283,56 @@ def test_text_goes_in_and_comes_out_as_it_is(
 ) -> None:
     with Store(database.conninfo) as store, store.transaction(f"t{uuid4().hex[:12]}") as tx:
         many = len(rows)
-        entries = pa.table(
+        texts = {
+            "subject": pa.array([row[0] for row in rows], pa.string()),
+            "order_group": pa.array([row[1] for row in rows], pa.string()),
+            "status": pa.array([row[2] for row in rows], pa.string()),
+        }
+        others = ("agent", "agent_version", "rulebook_version", "action", "location_id", "verdict")
+        decisions = pa.table(
             {
+                **texts,
+                **{name: pa.repeat("x", many) for name in others},
                 "batch": pa.array([1] * many, pa.int64()),
                 "place": pa.array(range(many), pa.int64()),
-                "kind": pa.array([row[0] for row in rows], pa.string()),
-                "decision_id": pa.nulls(many, pa.string()),
-                "step": pa.array([row[1] for row in rows], pa.string()),
-                "leaf": pa.array([row[2] for row in rows], pa.string()),
-                "entry": pa.array([row[0] for row in rows], pa.string()),
+                "decision_id": [str(uuid4()) for _ in rows],
+                "decided_at": pa.repeat(pa.scalar(datetime(2026, 3, 2, tzinfo=UTC)), many),
             }
         )
-        tx._copy_in("ledger_entry", entries)
-        assert tx.ledger_entries(1, 1) == entries.cast(ENTRIES)
+        tx._copy_in("decision", decisions)
+        found = tx._copy_out(
+            "SELECT subject, order_group, status FROM decision WHERE tenant = %s ORDER BY place",
+            (tx.tenant,),
+            pa.schema([(name, pa.string()) for name in texts]),
+        )
+        assert found == pa.table(texts)
+
+
+@settings(max_examples=20)
+@given(
+    st.lists(
+        st.lists(st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\n"))),
+        min_size=1,
+        max_size=4,
+    ),
+    st.integers(1, 2 * ENTRIES_A_PAGE + 2),
+)
+def test_entries_come_back_as_they_were_appended(
+    database: Database, parts: list[list[str]], more: int
+) -> None:
+    parts[-1] += [f"entry {number}" for number in range(more)]
+    with Store(database.conninfo) as store, store.transaction(f"t{uuid4().hex[:12]}") as tx:
+        texts: list[str] = []
+        for part in parts:
+            tx.append_entries(1, len(texts), pa.array(part, pa.string()))
+            texts += part
+        found = tx.ledger_entries(1, 1)
+        assert found.schema == ENTRIES
+        assert found["entry"].to_pylist() == texts
+        assert found["place"].to_pylist() == list(range(len(texts)))
+        assert tx.ledger_entry(1, len(texts) - 1) == texts[-1]
+        with pytest.raises(InvariantBroken, match="no entry"):
+            tx.ledger_entry(1, len(texts))
 
 
 @settings(max_examples=20)

@@ -296,7 +296,7 @@ _RUNG = frozenset(f"SKU{number}@{LOCATION}" for number in range(till.SKUS))
 
 
 def _fill(pipeline: Pipeline, place: int) -> None:
-    """One more batch of as many entries, recorded as any other."""
+    """One more batch of as many entries, recorded and found as any other."""
     at = AT + timedelta(hours=1, seconds=place)
     batch_id = decision_ids(at, "fill", [str(place)])[0]
     ids = ids_of(at, batch_id, pa.array(np.arange(_RUN)).cast(pa.string()))
@@ -311,5 +311,17 @@ def _fill(pipeline: Pipeline, place: int) -> None:
             "entry": entries,
         }
     )
+    names = ("agent", "agent_version", "rulebook_version", "action", "subject", "location_id")
     with pipeline.store.transaction(pipeline.tenant) as tx:
-        ledger.append(tx, table, batch_id=batch_id, at=at, signing=pipeline.signing)
+        number = ledger.append(tx, table, batch_id=batch_id, at=at, signing=pipeline.signing)
+        decisions = pa.table(
+            {
+                **{name: pa.repeat("fill", _RUN) for name in names},
+                **{name: pa.repeat("hold", _RUN) for name in ("verdict", "status")},
+                "decision_id": ids,
+                "batch": pa.repeat(number, _RUN),
+                "place": np.arange(_RUN),
+                "decided_at": pa.repeat(pa.scalar(at), _RUN),
+            }
+        )
+        tx.add_decisions(decisions.sort_by("decision_id"))

@@ -465,7 +465,7 @@ class Play:
     def _rules(self) -> list[dict[str, Any]]:
         """Which rules spoke, how often, most often first."""
         with self.pipeline.store.transaction(self.pipeline.tenant) as tx:
-            return tx.count_rules()
+            return ledger.count_rules(tx)
 
     def _series(self, asked: np.ndarray[Any, Any], rule: Played) -> list[dict[str, Any]]:
         cost = self.shop.numbers("unit_cost_minor")

@@ -26,7 +26,17 @@ from storekeep.ledger.explain import changes, explain, header, money_of, standin
 from storekeep.ledger.inclusion import proved, verify_proof, written
 from storekeep.ledger.merkle import climb, leaf, proof, root
 from storekeep.ledger.provenance import provenance
-from storekeep.ledger.recall import Recorded, asked_digest, digest, folded, proposed, runs
+from storekeep.ledger.recall import (
+    Recorded,
+    asked_digest,
+    count_rules,
+    digest,
+    entries,
+    folded,
+    proposed,
+    runs,
+    taken_back,
+)
 from storekeep.ledger.reversal import Step, outcome, plan, plan_again, receipt_of
 
 __all__ = [
@@ -45,7 +55,9 @@ __all__ = [
     "asked_digest",
     "changes",
     "climb",
+    "count_rules",
     "digest",
+    "entries",
     "explain",
     "export",
     "folded",
@@ -67,6 +79,7 @@ __all__ = [
     "signer",
     "standing",
     "steps",
+    "taken_back",
     "text",
     "use_rows",
     "verify",

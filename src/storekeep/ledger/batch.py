@@ -7,12 +7,13 @@ writes the same entries, letter by letter.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -176,15 +177,21 @@ class Batch:
 
     def entries(self) -> pa.Table:
         """Header, decisions and holds as ledger entries, in this order."""
-        return pa.concat_tables(self.parts())
+        return pa.concat_tables([part() for part in self.parts()])
 
-    def parts(self) -> Iterator[pa.Table]:
-        """The entries, some thousands at a time."""
-        yield rows([self.header()])
-        for start in range(0, self.decided.num_rows, _ROWS_AT_ONCE):
-            yield self._entries(self._decision_bodies(start))
-        for start in range(0, self.proposed.holds.num_rows, _ROWS_AT_ONCE):
-            yield self._entries(self._hold_bodies(start))
+    def parts(self) -> list[Callable[[], pa.Table]]:
+        """What makes the entries, some thousands at a time; calls may run side by side."""
+        judged = range(0, self.decided.num_rows, _ROWS_AT_ONCE)
+        held = range(0, self.proposed.holds.num_rows, _ROWS_AT_ONCE)
+        made = [
+            *(partial(self._entries, self._decision_bodies, start) for start in judged),
+            *(partial(self._entries, self._hold_bodies, start) for start in held),
+        ]
+        # The header goes with the first of them: entries that are kept together are read together.
+        return [partial(self._first, made[:1]), *made[1:]]
+
+    def _first(self, made: Sequence[Callable[[], pa.Table]]) -> pa.Table:
+        return pa.concat_tables([rows([self.header()]), *(part() for part in made)])
 
     def _decision_bodies(self, start: int) -> pa.Table:
         action = self.proposed.action
@@ -245,7 +252,8 @@ class Batch:
             }
         )
 
-    def _entries(self, bodies: pa.Table) -> pa.Table:
+    def _entries(self, made: Callable[[int], pa.Table], start: int) -> pa.Table:
+        bodies = made(start)
         written = {"evidence", "parameters"} & set(bodies.column_names)
         return pa.table(
             {
@@ -256,8 +264,8 @@ class Batch:
             }
         )
 
-    def decisions(self) -> pa.Table:
-        """The folded state of each decision, as the store keeps it for speed."""
+    def decisions(self, number: int) -> pa.Table:
+        """The folded state of each decision of the batch of this number, as the store keeps it for speed."""
         decided, holds = self.decided, self.proposed.holds
         held, total = holds.num_rows, decided.num_rows + holds.num_rows
         judged = [*decided["verdict"].chunks, pa.repeat(str(Decided.HOLD), held)]
@@ -270,7 +278,9 @@ class Batch:
         return pa.table(
             {
                 "decision_id": self.ids,
-                "batch_id": pa.repeat(self.batch_id, total),
+                "batch": pa.repeat(number, total),
+                # The header comes first.
+                "place": pa.array(np.arange(1, total + 1)),
                 "decided_at": pa.repeat(pa.scalar(self.at, _TIMES), total),
                 "agent": pa.repeat(self.proposed.agent, total),
                 "agent_version": pa.repeat(self.proposed.version, total),
@@ -364,9 +374,9 @@ class Batch:
 def record(tx: Transaction, batch: Batch, signing: Signer) -> int:
     """Record a run: its entries in the ledger, and what follows from them; the ledger batch's number."""
 
-    def follow() -> None:
+    def follow(number: int) -> None:
         # In the order of its indexes a table grows in half the time.
-        tx.add_decisions(batch.decisions().sort_by("decision_id"))
+        tx.add_decisions(batch.decisions(number).sort_by("decision_id"))
         tx.add_uses(batch.uses())
         tx.add_tasks(batch.tasks())
         tx.add_approvals(batch.approvals())

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import json
 import os
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import datetime
-from itertools import groupby, islice, pairwise
+from functools import partial
+from itertools import chain, groupby, islice, pairwise, repeat, takewhile
 from operator import itemgetter
 from pathlib import Path
 from tempfile import NamedTemporaryFile
@@ -31,7 +32,7 @@ from storekeep import canonical
 from storekeep.decisions import stamp
 from storekeep.errors import InvariantBroken, Permanent, Refused
 from storekeep.ledger import merkle
-from storekeep.store import ENTRIES, Transaction
+from storekeep.store import ENTRIES, Standing, Transaction
 
 EXPORT_FORMAT = "storekeep-ledger-1"
 _SEALED = (
@@ -40,7 +41,9 @@ _SEALED = (
 )
 _CLOSING = {"batches", "entries", "head"}
 _RAW = pa.binary()
+_ABOUT = '"decision_id":"(?P<id>[0-9a-f-]{36})"'
 _PARTS_AHEAD = 6
+_PARTS_AT_ONCE = 2
 _Item = TypeVar("_Item")
 
 
@@ -164,33 +167,32 @@ def append(
     `entries`: `kind`, `decision_id`, `step`, `entry` (canonical JSON), in the order in which they are to
     stand. Nobody else appends to the chain until the transaction ends.
     """
-    return append_parts(tx, [entries], batch_id=batch_id, at=at, signing=signing)
+    return append_parts(tx, [lambda: entries], batch_id=batch_id, at=at, signing=signing)
 
 
 def append_parts(
     tx: Transaction,
-    parts: Iterable[pa.Table],
+    parts: Sequence[Callable[[], pa.Table]],
     *,
     batch_id: str,
     at: datetime,
     signing: Signer,
-    meanwhile: Callable[[], None] = lambda: None,
+    meanwhile: Callable[[int], None] = lambda _: None,
 ) -> int:
-    """`append` of entries that come part by part, made while earlier ones are stored.
+    """`append` of entries that are made part by part, while earlier ones are stored.
 
-    `meanwhile` is what else is to be stored: it goes first, so that nobody waits for the first parts.
+    `meanwhile` is what else is to be stored, given the batch's number: it goes first, so that nobody waits
+    for the first parts. Where the entries of its decisions stand is for it to tell.
     """
     last, previous = tx.ledger_head()
     number, leaves = last + 1, list[bytes]()
-    with _Ahead((part, _leaves(part)) for part in parts) as made:
-        meanwhile()
+    with _Ahead((partial(_hashed, part) for part in parts), len(parts)) as made:
+        meanwhile(number)
         for entries, hashes in made:
-            many = entries.num_rows
-            tx.append_entries(
-                entries.add_column(0, "place", pa.array(np.arange(len(leaves), len(leaves) + many)))
-                .add_column(0, "batch", pa.repeat(pa.scalar(number, pa.int64()), many))
-                .append_column("leaf", canonical.hexadecimal(hashes))
-            )
+            tx.append_entries(number, len(leaves), entries["entry"].combine_chunks())
+            later = _later(entries, len(leaves))
+            if later:
+                tx.append_steps(number, later)
             leaves += hashes
     tree = merkle.levels(leaves)
     sealed: dict[str, Any] = {
@@ -203,34 +205,54 @@ def append_parts(
     }
     sealed["chain"] = chain_value(tx.tenant, sealed)
     sealed["signature"] = signing.sign(sealed["chain"])
-    tx.append_seal(sealed, b"".join(node for level in tree for node in level))
+    tx.append_seal(sealed, _nodes(tree))
     return number
+
+
+def _hashed(part: Callable[[], pa.Table]) -> tuple[pa.Table, list[bytes]]:
+    entries = part()
+    return entries, _leaves(entries)
 
 
 def _leaves(entries: pa.Table) -> list[bytes]:
     return merkle.leaves(entries["entry"].combine_chunks())
 
 
+def _nodes(tree: Sequence[Sequence[bytes]]) -> bytes:
+    return b"".join(node for level in tree for node in level)
+
+
+def _later(entries: pa.Table, before: int) -> dict[int, str]:
+    """The places of entries about decisions that an earlier batch made, each with its decision."""
+    about = pc.and_(entries["decision_id"].is_valid(), pc.not_equal(entries["kind"], "decision"))
+    places = np.flatnonzero(about.to_numpy())
+    ids = entries["decision_id"].take(pa.array(places)).to_pylist()
+    return dict(zip((places + before).tolist(), ids, strict=True))
+
+
 class _Ahead(Generic[_Item]):
-    """Items in their order, a few of them made ahead in a thread while earlier ones are dealt with."""
+    """What calls give, in their order, a few made ahead in threads while earlier ones are dealt with."""
 
-    def __init__(self, items: Iterator[_Item]) -> None:
-        self._items = items
-        self._worker = ThreadPoolExecutor(1)
-        self._coming = deque(self._next() for _ in range(_PARTS_AHEAD))
+    def __init__(self, calls: Iterable[Callable[[], _Item]], many: int = 1) -> None:
+        self._calls = iter(calls)
+        self._workers = ThreadPoolExecutor(min(many, _PARTS_AT_ONCE))
+        self._coming = deque[Future[_Item]]()
+        self._fill()
 
-    def _next(self) -> Future[_Item | None]:
-        return self._worker.submit(next, self._items, None)
+    def _fill(self) -> None:
+        for call in islice(self._calls, _PARTS_AHEAD - len(self._coming)):
+            self._coming.append(self._workers.submit(call))
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._worker.shutdown(cancel_futures=True)
+        self._workers.shutdown(cancel_futures=True)
 
     def __iter__(self) -> Iterator[_Item]:
-        while (item := self._coming.popleft().result()) is not None:
-            self._coming.append(self._next())
+        while self._coming:
+            item = self._coming.popleft().result()
+            self._fill()
             yield item
 
 
@@ -267,82 +289,108 @@ class Verified:
 
 
 def verify(tx: Transaction, public_key: str) -> Verified:
-    """Compute the tenant's whole ledger again from the store: leaves, roots, chain, signatures."""
+    """Compute the tenant's whole ledger again from the store: leaves, trees, chain, signatures."""
     outcome = Verified()
     check = _Check(tx.tenant, public_key, outcome)
-    for sealed, parts in _batches(tx):
-        held, where = _Held(), f"batch {sealed['batch']}"
+    for sealed, held, parts in _batches(tx):
+        where, given, about = f"batch {sealed['batch']}", list[bytes](), list[bytes | None]()
+        for entries in parts:
+            places = range(len(given), len(given) + entries.num_rows)
+            if entries["place"].to_pylist() != list(places):
+                outcome.problems.append(Problem(where, "entries are missing or out of place"))
+            given += _leaves(entries)
+            about += _about(entries["entry"].combine_chunks())
+        for place in _misplaced(held.standing, about):
+            problem = Problem(f"{where}, entry {place}", "the index does not agree with the entry")
+            outcome.problems.append(problem)
         if "root" not in sealed:
             outcome.problems.append(Problem(where, "it has entries and no seal"))
             continue
-        for entries in parts:
-            _check_columns(entries, outcome)
-            places = range(len(held), len(held) + entries.num_rows)
-            if entries["place"].to_pylist() != list(places):
-                outcome.problems.append(Problem(where, "entries are missing or out of place"))
-            held.add(entries["leaf"].to_pylist(), _leaves(entries))
-        check.batch(sealed, held)
+        kept = held.leaves(sealed["entry_count"])
+        tree = merkle.levels(kept) if kept else []
+        check.batch(sealed, kept, tree[-1][0].hex() if tree else None, given)
+        if _nodes(tree) != held.tree:
+            outcome.problems.append(Problem(where, "the tree above its leaves was changed"))
+    for row in tx.ledger_astray():
+        problem = Problem(f"batch {row['batch']}", f"its entry {row['place']} is not there")
+        outcome.problems.append(problem)
     return outcome
 
 
-def _batches(tx: Transaction) -> Iterator[tuple[dict[str, Any], Iterator[pa.Table]]]:
-    """The seals of the chain, each with its entries in pieces, of which few are held at a time.
+@dataclass(frozen=True)
+class _Kept:
+    """What is kept of a batch beside its seal and its entries."""
 
-    Entries of a batch that has no seal come with an empty one.
+    tree: bytes = b""
+    standing: Standing | None = None
+
+    def leaves(self, many: int) -> list[bytes]:
+        """The first nodes of the tree, so many or as many as there are."""
+        return [self.tree[at : at + 32] for at in range(0, min(32 * many, len(self.tree)), 32)]
+
+
+def _about(entries: pa.StringArray) -> list[bytes | None]:
+    """The decision that each entry is about, as the bytes of its id; None of one that is about none."""
+    _, offsets, content = entries.buffers()
+    ends = memoryview(offsets).cast("i")[entries.offset : entries.offset + len(entries) + 1]
+    # In a text the name would have a backslash before its last quote; deeper in an entry it might stand.
+    many = bytes(memoryview(content or b"")[ends[0] : ends[-1]]).count(b'"decision_id":')
+    if many <= len(entries):
+        found = pc.struct_field(pc.extract_regex(entries, _ABOUT), "id")
+    else:
+        found = canonical.members(entries, ["decision_id"])["decision_id"]
+    digits = pc.replace_substring(found, "-", "").to_pylist()
+    return [None if each is None else bytes.fromhex(each) for each in digits]
+
+
+def _misplaced(standing: Standing | None, about: Sequence[bytes | None]) -> list[int]:
+    """The places of a batch of which the index says another decision than the entry does, or none."""
+    if standing is None:
+        return [place for place, own in enumerate(about) if own is not None]
+    places = standing["place"].tolist()
+    noted = dict(zip(places, map(bytes, standing["decision_id"]), strict=True))
+    wrong = {place for place, many in Counter(places).items() if many > 1 or place >= len(about)}
+    wrong |= {place for place, own in enumerate(about) if noted.get(place) != own}
+    return sorted(wrong)
+
+
+def _batches(tx: Transaction) -> Iterator[tuple[dict[str, Any], _Kept, Iterator[pa.Table]]]:
+    """The seals of the chain, with what is kept beside them and the entries in pieces, few of them at a time.
+
+    Entries of a batch that has no seal come with an empty one. Until the end nothing else is to be asked of
+    the transaction.
     """
     seals = {sealed["batch"]: _stamped(sealed) for sealed in tx.ledger_batches()}
     left = deque(sorted(seals))
-    with _Ahead(_pieces(tx.ledger_pages())) as pieces:
-        for number, found in groupby(pieces, key=itemgetter(0)):
+    following = partial(next, _pieces(tx), None)
+    with _Ahead(repeat(following)) as pieces:
+        found = takewhile(lambda piece: piece is not None, pieces)
+        for number, own in groupby(found, key=itemgetter(0)):
             while left and left[0] < number:
-                yield seals[left.popleft()], iter(())
-            own = left and left[0] == number
-            sealed = seals[left.popleft()] if own else {"batch": number}
-            yield sealed, (entries for _, entries in found)
+                yield seals[left.popleft()], _Kept(), iter(())
+            sealed = seals[left.popleft()] if left and left[0] == number else {"batch": number}
+            first = next(own)
+            yield sealed, first[1], (entries for _, _, entries in chain([first], own))
     for number in left:
-        yield seals[number], iter(())
+        yield seals[number], _Kept(), iter(())
 
 
 def _stamped(sealed: Mapping[str, Any]) -> dict[str, Any]:
     return {**sealed, "recorded_at": stamp(sealed["recorded_at"])}
 
 
-def _pieces(pages: Iterable[pa.Table]) -> Iterator[tuple[int, pa.Table]]:
-    """Pages cut where a batch ends, each piece with its batch's number."""
-    for page in pages:
+def _pieces(tx: Transaction) -> Iterator[tuple[int, _Kept, pa.Table]]:
+    """Pages cut where a batch ends, each with its batch's number, a batch's first with what is kept of it."""
+    last = None
+    for page in tx.ledger_pages():
         numbers = page["batch"].to_numpy()
         ends = [*(np.flatnonzero(np.diff(numbers)) + 1).tolist(), len(numbers)]
         for start, end in pairwise([0, *ends]):
-            yield int(numbers[start]), page.slice(start, end - start)
-
-
-def _check_columns(entries: pa.Table, outcome: Verified) -> None:
-    """The columns that entries are found by must say what the entries themselves say."""
-    names = ("kind", "decision_id", "step")
-    told = canonical.members(entries["entry"].combine_chunks(), names)
-    differs = np.zeros(entries.num_rows, dtype=bool)
-    for name in names:
-        own, said = (pc.fill_null(table[name], "\0") for table in (entries, told))
-        differs |= pc.not_equal(own, said).to_numpy()
-    for row in entries.filter(pa.array(differs)).select(["batch", "place"]).to_pylist():
-        where = f"batch {row['batch']}, entry {row['place']}"
-        outcome.problems.append(Problem(where, "the index does not agree with the entry"))
-
-
-class _Held:
-    """What was found of a batch: the leaves that were kept with its entries, and those they give."""
-
-    def __init__(self) -> None:
-        self.kept: list[str] = []
-        self.given: list[bytes] = []
-
-    def __len__(self) -> int:
-        return len(self.given)
-
-    def add(self, kept: Sequence[str], given: Sequence[bytes]) -> None:
-        """More of them."""
-        self.kept += kept
-        self.given += given
+            number, kept = int(numbers[start]), _Kept()
+            if number != last:
+                kept = _Kept(tx.ledger_tree(number), tx.ledger_standing(number))
+            yield number, kept, page.slice(start, end - start)
+            last = number
 
 
 class _Check:
@@ -355,22 +403,28 @@ class _Check:
         self._number = 0
         self._key = key_of(public_key)
 
-    def batch(self, sealed: Mapping[str, Any], held: _Held) -> None:
+    def batch(
+        self,
+        sealed: Mapping[str, Any],
+        kept: Sequence[bytes],
+        root: str | None,
+        given: Sequence[bytes],
+    ) -> None:
         """Check one batch against its seal and against the chain before it.
 
-        The leaves that were kept are proved by the root; so an entry that does not give its leaf is the one
-        that was changed.
+        `kept` are the leaves that were kept and `root` what they lead to, `given` those that its entries
+        give. The kept ones are proved by the root: an entry that does not give its leaf is the one changed.
         """
         where = f"batch {sealed['batch']}"
-        many = len(held)
+        many = len(given)
         expected = {
             "its number does not follow the one before": sealed["batch"] == self._number + 1,
             "it does not continue the chain": sealed["previous"] == self._previous,
             f"it holds {many} entries, its seal says {sealed['entry_count']}": (
-                sealed["entry_count"] == many == len(held.kept)
+                sealed["entry_count"] == many == len(kept)
             ),
             "its leaves do not give its root: one was changed, removed or moved": (
-                _root_of(held.kept) == sealed["root"]
+                root == sealed["root"]
             ),
             "its seal was changed": chain_value(self._tenant, sealed) == sealed["chain"],
             "its signature is not by this key": signed(self._key, sealed),
@@ -378,8 +432,8 @@ class _Check:
         problems = [Problem(where, what) for what, holds in expected.items() if not holds]
         problems += [
             Problem(f"{where}, entry {place}", "the entry was changed")
-            for place, (kept, given) in enumerate(zip(held.kept, held.given, strict=False))
-            if given.hex() != kept
+            for place, (leaf, own) in enumerate(zip(kept, given, strict=False))
+            if own != leaf
         ]
         self._outcome.problems.extend(problems)
         self._previous, self._number = sealed["chain"], sealed["batch"]
@@ -395,14 +449,6 @@ def signed(key: Ed25519PublicKey, sealed: Mapping[str, Any]) -> bool:
     except (InvalidSignature, ValueError):
         return False
     return True
-
-
-def _root_of(leaves: Sequence[str]) -> str | None:
-    """The root of kept leaves, or None when they are no leaves."""
-    try:
-        return merkle.root([bytes.fromhex(each) for each in leaves]).hex() if leaves else None
-    except (ValueError, TypeError):
-        return None
 
 
 # Export -----------------------------------------------------------------------------------------------
@@ -429,11 +475,11 @@ def _write(tx: Transaction, path: Path, public_key: str) -> int:
     with path.open("w", encoding="utf-8", newline="\n") as file:
         head = {"format": EXPORT_FORMAT, "public_key": public_key, "tenant": tx.tenant}
         file.write(canonical.text(head) + "\n")
-        for sealed, parts in _batches(tx):
+        for sealed, held, parts in _batches(tx):
             if "root" not in sealed:
                 continue
             entries = pa.concat_tables([ENTRIES.empty_table(), *parts])
-            seal = {**sealed, "leaves": entries["leaf"].to_pylist()}
+            seal = {**sealed, "leaves": [leaf.hex() for leaf in held.leaves(sealed["entry_count"])]}
             file.write(canonical.text({name: seal[name] for name in _SEALED}) + "\n")
             file.writelines(text + "\n" for text in entries["entry"].to_pylist())
             batches, count, chain = batches + 1, count + entries.num_rows, sealed["chain"]
@@ -489,9 +535,20 @@ def _check_lines(lines: Iterator[tuple[int, bytes]], check: _Check, outcome: Ver
         cut = sum(1 for line in entries if not line.endswith(b"\n"))
         if cut:
             outcome.problems.append(Problem(f"batch {sealed['batch']}", "its last line is cut off"))
-        held = _Held()
-        held.add(sealed["leaves"], merkle.leaves(pa.array([_bare(line) for line in entries], _RAW)))
-        check.batch(sealed, held)
+        given = merkle.leaves(pa.array([_bare(line) for line in entries], _RAW))
+        kept = _leaves_of(sealed["leaves"])
+        check.batch(sealed, kept, merkle.root(kept).hex() if all(kept) else None, given)
+
+
+def _leaves_of(digits: Sequence[str]) -> list[bytes]:
+    """Leaves as an export writes them; empty where one is no leaf."""
+    found = []
+    for each in digits:
+        try:
+            found.append(unhex(each))
+        except ValueError:
+            found.append(b"")
+    return found
 
 
 def _bare(line: bytes) -> bytes:

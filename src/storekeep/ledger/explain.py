@@ -142,11 +142,7 @@ def way(tx: Transaction, sealed: Mapping[str, Any], place: int) -> list[list[str
     """The siblings from an entry's leaf up to the root of its batch, each with its side."""
     found = merkle.siblings(sealed["entry_count"], place)
     nodes = tx.ledger_nodes(sealed["batch"], [at for _, at in found])
-    if None in nodes:
-        entries = tx.ledger_entries(sealed["batch"], sealed["batch"])
-        path = merkle.proof(merkle.leaves(entries["entry"].combine_chunks()), place)
-        return [list(each) for each in path]
-    return [[side, node.hex()] for (side, _), node in zip(found, nodes, strict=True) if node]
+    return [[side, node.hex()] for (side, _), node in zip(found, nodes, strict=True)]
 
 
 def text(explained: Mapping[str, Any]) -> str:

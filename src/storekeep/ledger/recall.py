@@ -31,7 +31,8 @@ _TEXT = pa.string()
 DECISIONS = pa.schema(
     [
         ("decision_id", _TEXT),
-        ("batch_id", _TEXT),
+        ("batch", pa.int64()),
+        ("place", pa.int64()),
         ("decided_at", pa.timestamp("us", tz="UTC")),
         *((name, _TEXT) for name in ("agent", "agent_version", "rulebook_version", "action")),
         *((name, _TEXT) for name in ("subject", "location_id", "order_group", "verdict")),
@@ -44,6 +45,13 @@ DECISIONS = pa.schema(
 # Steps after which a decision has no effect, so that it gives back what it took from limits.
 RELEASING = ("rejected", "denied", "expired", "withdrawn", "failed", "dropped", "compensated")
 _ENTRIES_AT_ONCE = 40_000
+_TOLD = ("kind", "decision_id", "step")
+_SPOKEN = """
+SELECT rule.rule, rule.effect, min(rule.reason), count(*) FROM (
+  SELECT unnest(json_transform(entry->'rules',
+    '[{"rule": "VARCHAR", "effect": "VARCHAR", "reason": "VARCHAR"}]')) AS rule
+  FROM page WHERE entry->>'kind' = 'decision') GROUP BY 1, 2
+"""
 _Made = TypeVar("_Made")
 _NOTHING_RELEASED = pa.table(
     {
@@ -112,17 +120,29 @@ def asked_digest(parameters: Mapping[str, Any]) -> str:
     return canonical.digest({"parameters": dict(parameters)})
 
 
+def entries(tx: Transaction, first: int, last: int) -> pa.Table:
+    """The entries of a range of batches in order, each with the `kind`, `decision_id` and `step` it tells."""
+    return _told(tx.ledger_entries(first, last))
+
+
+def _told(found: pa.Table) -> pa.Table:
+    told = canonical.members(found["entry"].combine_chunks(), _TOLD)
+    for name in _TOLD:
+        found = found.append_column(name, told[name])
+    return found.combine_chunks()
+
+
 def folded(tx: Transaction) -> pa.Table:
     """The state of every decision, folded from the whole ledger: what runs made it and later entries."""
     rows: dict[str, dict[str, Any]] = {}
-    for sealed in tx.ledger_batches():
-        run: dict[str, Any] = {}
-        for entry in tx.ledger_entries(sealed["batch"], sealed["batch"]).to_pylist():
+    run: dict[str, Any] = {}
+    for page in tx.ledger_pages():
+        for entry in _told(page).to_pylist():
             key, kind = entry["decision_id"], entry["kind"]
             if kind == "batch":
                 run = json.loads(entry["entry"])
             elif kind == "decision":
-                rows[key] = _folded(json.loads(entry["entry"]), run)
+                rows[key] = _folded(entry, run)
             elif key is not None:
                 rows[key]["status"] = str(step(rows[key]["status"], entry["step"]))
                 if kind == "approval" and "after" in (body := json.loads(entry["entry"])):
@@ -130,12 +150,15 @@ def folded(tx: Transaction) -> pa.Table:
     return pa.Table.from_pylist(list(rows.values()), schema=DECISIONS)
 
 
-def _folded(body: Mapping[str, Any], run: Mapping[str, Any]) -> dict[str, Any]:
+def _folded(entry: Mapping[str, Any], run: Mapping[str, Any]) -> dict[str, Any]:
     """A decision as its run recorded it, before anything became of it."""
-    shared = ("batch_id", "agent", "agent_version", "rulebook_version", "action", "location_id")
+    body = json.loads(entry["entry"])
+    shared = ("agent", "agent_version", "rulebook_version", "action", "location_id")
     return {
         **{name: run[name] for name in shared},
         "decision_id": body["decision_id"],
+        "batch": entry["batch"],
+        "place": entry["place"],
         "decided_at": datetime.fromisoformat(run["decided_at"]),
         "subject": body["subject"],
         "order_group": (body.get("parameters") or {}).get("order_group"),
@@ -152,6 +175,32 @@ def digest(entries: pa.Table) -> str:
     return merkle.root(merkle.leaves(entries["entry"].combine_chunks())).hex()
 
 
+def taken_back(tx: Transaction, batch_id: str) -> list[str]:
+    """The decisions that a revert, by the id of its ledger batch, took back or asked to."""
+    number = tx.ledger_batch_of(batch_id)
+    if number is None:
+        return []
+    found = entries(tx, number, number)
+    steps_ = pc.is_in(found["step"], value_set=pa.array(["withdrawn", "reverting"]))
+    ids: list[str] = found.filter(pc.and_kleene(pc.equal(found["kind"], "reversal"), steps_))[
+        "decision_id"
+    ].to_pylist()
+    return ids
+
+
+def count_rules(tx: Transaction) -> list[dict[str, Any]]:
+    """How often each rule spoke in the tenant's decisions, the most often first."""
+    counted: dict[tuple[str, str], dict[str, Any]] = {}
+    with duckdb.connect() as database:
+        for page in tx.ledger_pages():
+            database.register("page", page.select(["entry"]))
+            for rule, effect, reason, times in database.execute(_SPOKEN).fetchall():
+                row = {"rule": rule, "effect": effect, "reason": reason, "times": 0}
+                row = counted.setdefault((rule, effect), row)
+                row["reason"], row["times"] = min(row["reason"], reason), row["times"] + times
+    return sorted(counted.values(), key=lambda row: (-row["times"], row["rule"]))
+
+
 # Whole runs -------------------------------------------------------------------------------------------
 
 
@@ -164,16 +213,14 @@ def runs(
     is NULL. Memory is bounded by a block of runs, not by the period.
     """
     reading = _Reading(action, evidence)
-    read = (
-        (tx.ledger_ends(first, last, RELEASING), reading.block(tx.ledger_runs(first, last)))
-        for first, last in _blocks(tx, since, until)
-    )
+    read = (reading.block(entries(tx, first, last)) for first, last in _blocks(tx, since, until))
     waiting = []
-    for released, block in _ahead(read):
+    for block in _ahead(read):
+        released = block.released
         for number, run in block.runs():
             before = pc.less(released["batch"], number)
             waiting.append(released.filter(before))
-            released = released.filter(pc.invert(before))  # noqa: PLW2901  # what is left of the block's
+            released = released.filter(pc.invert(before))
             if since <= run.at < until:
                 yield replace(run, released=pa.concat_tables(waiting))
                 waiting = []
@@ -228,13 +275,15 @@ class _Reading:
 
     def block(self, entries: pa.Table) -> _Block:
         """The entries of a range of batches, read."""
-        is_header = pc.equal(entries["kind"], "batch")
-        headers, lines = entries.filter(is_header), entries.filter(pc.invert(is_header))
+        kinds = entries["kind"]
+        judged = pc.and_kleene(pc.equal(kinds, "decision"), pc.not_equal(entries["step"], "hold"))
+        headers, lines = entries.filter(pc.equal(kinds, "batch")), entries.filter(judged)
         body = self._bodies(lines)
         left = pa.Table.from_struct_array(body["parameters"]).select(self.names)
         return _Block(
             action=self.action.name,
             headers=headers.select(["batch", "entry"]),
+            released=_released(entries),
             batches=lines["batch"].to_numpy(),
             proposals=self._unclipped(left, pa.Table.from_struct_array(body["proposed"])),
             left=left,
@@ -280,12 +329,20 @@ class _Reading:
             return database.execute(text).to_arrow_table().cast(left.schema).combine_chunks()
 
 
+def _released(entries: pa.Table) -> pa.Table:
+    """Which decisions came to nothing, by which step, in the order in which they did."""
+    made = pc.is_in(entries["kind"], value_set=pa.array(["batch", "decision"]))
+    ended = pc.is_in(entries["step"], value_set=pa.array(RELEASING))
+    return entries.filter(pc.and_not(ended, made)).select(_NOTHING_RELEASED.column_names)
+
+
 @dataclass(frozen=True)
 class _Block:
-    """The runs of a range of batches; all but `headers` has a row for each decision."""
+    """The runs of a range of batches; all but `headers` and `released` have a row for each decision."""
 
     action: str
     headers: pa.Table
+    released: pa.Table
     batches: npt.NDArray[np.int64]
     proposals: pa.Table
     left: pa.Table

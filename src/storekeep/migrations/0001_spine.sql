@@ -61,6 +61,8 @@ CREATE TABLE stock_move (
 );
 GRANT SELECT ON stock_move TO storekeep_app;
 
+-- `nodes` are all nodes of the batch's Merkle tree, 32 bytes each, level by level from the leaves, so that the few
+-- of one proof are read where they stand.
 CREATE TABLE ledger_batch (
   tenant text NOT NULL,
   batch bigint NOT NULL,
@@ -71,28 +73,39 @@ CREATE TABLE ledger_batch (
   chain text NOT NULL,
   recorded_at timestamptz NOT NULL,
   signature text NOT NULL,
+  nodes bytea NOT NULL,
   PRIMARY KEY (tenant, batch),
   UNIQUE (tenant, batch_id)
 );
+ALTER TABLE ledger_batch ALTER COLUMN nodes SET STORAGE EXTERNAL;
 
-CREATE TABLE ledger_entry (
+-- The entries of a batch from place `first` on, one a line, compressed with Zstandard.
+CREATE TABLE ledger_page (
   tenant text NOT NULL,
   batch bigint NOT NULL,
-  place integer NOT NULL,
-  kind text NOT NULL,
-  decision_id uuid,
-  step text,
-  leaf text NOT NULL,
-  entry text NOT NULL,
-  PRIMARY KEY (tenant, batch, place)
+  first integer NOT NULL,
+  entry_count integer NOT NULL CHECK (entry_count > 0),
+  content bytea NOT NULL,
+  PRIMARY KEY (tenant, batch, first)
 );
-CREATE INDEX ledger_entry_decision ON ledger_entry (tenant, decision_id, batch, place)
-  WHERE decision_id IS NOT NULL;
+ALTER TABLE ledger_page ALTER COLUMN content SET STORAGE EXTERNAL;
+
+-- Where the entries stand that were recorded of decisions after their runs. Where a run's entry of a decision
+-- stands, the decision itself says.
+CREATE TABLE ledger_step (
+  tenant text NOT NULL,
+  decision_id uuid NOT NULL,
+  batch bigint NOT NULL,
+  place integer NOT NULL,
+  PRIMARY KEY (tenant, decision_id, batch, place)
+);
+CREATE INDEX ledger_step_batch ON ledger_step (tenant, batch);
 
 CREATE TABLE decision (
   tenant text NOT NULL,
   decision_id uuid NOT NULL,
-  batch_id uuid NOT NULL,
+  batch bigint NOT NULL,
+  place integer NOT NULL,
   decided_at timestamptz NOT NULL,
   agent text NOT NULL,
   agent_version text NOT NULL,
@@ -107,8 +120,7 @@ CREATE TABLE decision (
   status text NOT NULL,
   PRIMARY KEY (tenant, decision_id)
 );
-CREATE INDEX decision_batch ON decision (tenant, batch_id);
-CREATE INDEX decision_recent ON decision (tenant, decided_at DESC, decision_id DESC);
+CREATE INDEX decision_batch ON decision (tenant, batch);
 
 CREATE TABLE pending_action (
   tenant text NOT NULL,
@@ -174,8 +186,8 @@ DECLARE
   name text;
 BEGIN
   FOREACH name IN ARRAY ARRAY[
-    'tenant', 'bus_head', 'event_log', 'consumer_position', 'stock_position', 'ledger_batch', 'ledger_entry',
-    'decision', 'pending_action', 'approval_request', 'limit_use', 'registry', 'promotion', 'stock_move'
+    'tenant', 'bus_head', 'event_log', 'consumer_position', 'stock_position', 'ledger_batch', 'ledger_page',
+    'ledger_step', 'decision', 'pending_action', 'approval_request', 'limit_use', 'registry', 'promotion', 'stock_move'
   ] LOOP
     EXECUTE format('ALTER TABLE %I ENABLE ROW LEVEL SECURITY', name);
     EXECUTE format('ALTER TABLE %I FORCE ROW LEVEL SECURITY', name);
@@ -184,7 +196,9 @@ BEGIN
       'WITH CHECK (tenant = current_setting(''storekeep.tenant'', true))', name);
   END LOOP;
   -- What has been recorded stays recorded: no right to change or remove it exists.
-  FOREACH name IN ARRAY ARRAY['tenant', 'event_log', 'ledger_batch', 'ledger_entry', 'registry', 'promotion'] LOOP
+  FOREACH name IN ARRAY ARRAY['tenant', 'event_log', 'ledger_batch', 'ledger_page', 'ledger_step', 'registry',
+    'promotion'
+  ] LOOP
     EXECUTE format('GRANT SELECT, INSERT ON %I TO storekeep_app', name);
   END LOOP;
   FOREACH name IN ARRAY ARRAY[

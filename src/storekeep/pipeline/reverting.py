@@ -141,7 +141,7 @@ class Reverting(Undoing):
         """
         with stage("replay", self.tenant), self.store.transaction(self.tenant) as tx:
             number = ledger.steps(tx, [decision_id])[decision_id][0]["batch"]
-            recorded, header = tx.ledger_entries(number, number), ledger.header(tx, number)
+            recorded, header = ledger.entries(tx, number, number), ledger.header(tx, number)
             # Stock is made again from history, which may lag behind the events of then.
             self._keep_history(tx, bus.partition_of(self.tenant, header["location_id"]))
             again = self._replayed(tx, header, recorded).entries()

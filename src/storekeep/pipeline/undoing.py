@@ -33,7 +33,7 @@ class Undoing(Returning):
         with self.store.transaction(self.tenant) as tx:
             meant: dict[str, None] = {}
             for key in ids:
-                meant |= dict.fromkeys(tx.taken_back(key) or [key])
+                meant |= dict.fromkeys(ledger.taken_back(tx, key) or [key])
             return self._plan_undo(tx, list(meant))
 
     def _plan_undo(self, tx: Transaction, ids: Sequence[str]) -> list[Step]:

@@ -11,7 +11,7 @@ Hides its tables, roles and sessions. `connection` opens a `Store` and brings it
 
 from storekeep.store.connection import ROLE, SCHEMA, Store
 from storekeep.store.facts import PARTITIONS, STOCK, DeadLetter, LogRow, Unread
-from storekeep.store.recorded import ENTRIES
+from storekeep.store.recorded import ENTRIES, Standing
 from storekeep.store.session import OURSELVES
 from storekeep.store.transaction import Transaction
 from storekeep.store.waiting import USES, Task
@@ -26,6 +26,7 @@ __all__ = [
     "USES",
     "DeadLetter",
     "LogRow",
+    "Standing",
     "Store",
     "Task",
     "Transaction",

@@ -4,37 +4,27 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
-from typing import Any, cast
+from typing import Any, LiteralString, cast
 
+import numpy as np
 import pyarrow as pa
 from psycopg import sql
 
-from storekeep.decisions import Selection
+from storekeep.decisions import Selection, least_id
 from storekeep.errors import InvariantBroken
+from storekeep.store import pages
 from storekeep.store.facts import Facts
 
-_PAGE = 8_192
-ENTRIES = pa.schema(
-    [
-        ("batch", pa.int64()),
-        ("place", pa.int64()),
-        ("kind", pa.string()),
-        ("decision_id", pa.string()),
-        ("step", pa.string()),
-        ("leaf", pa.string()),
-        ("entry", pa.string()),
-    ]
+_PAGES_AT_ONCE = 128
+_PLACES_AT_ONCE = 512
+ENTRIES = pa.schema([("batch", pa.int64()), ("place", pa.int64()), ("entry", pa.string())])
+_STANDING = np.dtype([("place", ">i4"), ("decision_id", "V16")])
+Standing = np.ndarray[Any, np.dtype[np.void]]
+# Where the entries about decisions stand: those of their runs, and those that came later.
+_STANDS: LiteralString = (
+    "SELECT tenant, decision_id, batch, place FROM decision UNION ALL"
+    " SELECT tenant, decision_id, batch, place FROM ledger_step"
 )
-RUNS = pa.schema(
-    [
-        ("batch", pa.int64()),
-        ("kind", pa.string()),
-        ("decision_id", pa.string()),
-        ("step", pa.string()),
-        ("entry", pa.string()),
-    ]
-)
-ENDS = pa.schema([("batch", pa.int64()), ("decision_id", pa.string()), ("step", pa.string())])
 
 
 class Recorded(Facts):
@@ -51,20 +41,34 @@ class Recorded(Facts):
         )
         return (int(rows[0]["batch"]), str(rows[0]["chain"])) if rows else (0, "")
 
-    def append_entries(self, entries: pa.Table) -> None:
-        """Append entries of the batch that is being recorded, each with its `batch` and `place`."""
-        self._copy_in("ledger_entry", entries)
+    def append_entries(self, batch: int, place: int, entries: pa.StringArray) -> None:
+        """Append entries of the batch that is being recorded, from a place on."""
+        self._cursor.executemany(
+            "INSERT INTO ledger_page VALUES (%s, %s, %s, %s, %b)",
+            [
+                (self.tenant, batch, place + first, many, content)
+                for first, many, content in pages.packed(entries)
+            ],
+        )
+
+    def append_steps(self, batch: int, places: Mapping[int, str]) -> None:
+        """Note at which places of a batch entries stand about decisions that an earlier one made."""
+        self._run(
+            "INSERT INTO ledger_step SELECT %s, decision_id, %s, place"
+            " FROM unnest(%s::uuid[], %s::integer[]) AS told (decision_id, place)",
+            (self.tenant, batch, list(places.values()), list(places)),
+        )
 
     def append_seal(self, batch: Mapping[str, Any], nodes: bytes) -> None:
         """Append the seal of a batch whose entries are there, and the nodes of its tree."""
         self._run(
             "INSERT INTO ledger_batch VALUES (%(tenant)s, %(batch)s, %(batch_id)s, %(entry_count)s,"
-            " %(root)s, %(previous)s, %(chain)s, %(recorded_at)s, %(signature)s, %(nodes)s)",
+            " %(root)s, %(previous)s, %(chain)s, %(recorded_at)s, %(signature)s, %(nodes)b)",
             cast(Any, {"tenant": self.tenant, **batch, "nodes": nodes}),
         )
 
-    def ledger_nodes(self, batch: int, places: Sequence[int]) -> list[bytes | None]:
-        """Some nodes of a batch's tree, in the order of the places; None of trees that were not kept."""
+    def ledger_nodes(self, batch: int, places: Sequence[int]) -> list[bytes]:
+        """Some nodes of a batch's tree, in the order of the places; empty where there is none."""
         rows = self._run(
             "SELECT substring(nodes FROM 32 * place + 1 FOR 32) AS node"
             " FROM ledger_batch, unnest(%s::integer[]) WITH ORDINALITY AS wanted(place, number)"
@@ -72,6 +76,16 @@ class Recorded(Facts):
             (list(places), self.tenant, batch),
         )
         return [row["node"] for row in rows]
+
+    def ledger_tree(self, batch: int) -> bytes:
+        """All nodes of a batch's tree, level by level from the leaves; nothing of a batch without a seal."""
+        self._cursor.execute(
+            "SELECT nodes FROM ledger_batch WHERE tenant = %s AND batch = %s",
+            (self.tenant, batch),
+            binary=True,
+        )
+        rows = self._cursor.fetchall()
+        return bytes(rows[0]["nodes"]) if rows else b""
 
     def ledger_batches(self, first: int = 1, last: int | None = None) -> list[dict[str, Any]]:
         """The sealed batches of the chain, oldest first."""
@@ -82,72 +96,97 @@ class Recorded(Facts):
             (self.tenant, first, last),
         )
 
+    def ledger_batch_of(self, batch_id: str) -> int | None:
+        """The number of the batch with an id."""
+        rows = self._run(
+            "SELECT batch FROM ledger_batch WHERE tenant = %s AND batch_id = %s",
+            (self.tenant, batch_id),
+        )
+        return int(rows[0]["batch"]) if rows else None
+
     def ledger_entries(self, first: int, last: int) -> pa.Table:
         """The entries of a range of batches, in order."""
         return pa.concat_tables([ENTRIES.empty_table(), *self.ledger_pages(first, last)])
 
     def ledger_pages(self, first: int = -(2**63), last: int = 2**63 - 1) -> Iterator[pa.Table]:
-        """The entries of a range of batches, all by default, in order, some thousands at a time."""
+        """The entries of a range of batches, all by default, in order, some thousands at a time.
+
+        Entries whose page is damaged come as nulls.
+        """
         after = (first, -1)
         while True:
             # The index has the order. While it does not know how much was appended just now, PostgreSQL would
             # rather sort all that follows, for every page again.
             self._run("SELECT set_config('enable_sort', 'off', true)")
-            # One row of lists instead of a row for each entry: it is made and read in a tenth of the time.
             self._cursor.execute(
-                "SELECT array_agg(batch) AS batch, array_agg(place::bigint) AS place,"
-                " array_agg(kind) AS kind, array_agg(decision_id::text) AS decision_id,"
-                " array_agg(step) AS step, array_agg(leaf) AS leaf, array_agg(entry) AS entry"
-                " FROM (SELECT * FROM ledger_entry WHERE tenant = %s AND (batch, place) > (%s, %s)"
-                "  AND batch <= %s ORDER BY batch, place LIMIT %s) AS page",
-                (self.tenant, *after, last, _PAGE),
+                "SELECT batch, first, entry_count, content FROM ledger_page WHERE tenant = %s"
+                " AND (batch, first) > (%s, %s) AND batch <= %s ORDER BY batch, first LIMIT %s",
+                (self.tenant, *after, last, _PAGES_AT_ONCE),
                 binary=True,
             )
-            page = self._cursor.fetchall()[0]
+            rows = self._cursor.fetchall()
             self._run("SELECT set_config('enable_sort', 'on', true)")
-            if page["batch"] is None:
+            if rows:
+                yield _entries(rows)
+            if len(rows) < _PAGES_AT_ONCE:
                 return
-            yield pa.table([page[name] for name in ENTRIES.names], ENTRIES)
-            if len(page["batch"]) < _PAGE:
-                return
-            after = (page["batch"][-1], page["place"][-1])
-
-    def ledger_runs(self, first: int, last: int) -> pa.Table:
-        """What was judged in a range of batches: each run's header, then its decisions but for holds."""
-        return self._copy_out(
-            "SELECT batch, kind, decision_id, step, entry FROM ledger_entry WHERE tenant = %s"
-            " AND batch BETWEEN %s AND %s AND kind IN ('batch', 'decision')"
-            " AND step IS DISTINCT FROM 'hold' ORDER BY batch, place",
-            (self.tenant, first, last),
-            RUNS,
-        )
-
-    def ledger_ends(self, first: int, last: int, steps: Sequence[str]) -> pa.Table:
-        """The later entries of a range of batches that brought decisions by one of these steps, in order."""
-        return self._copy_out(
-            "SELECT batch, decision_id, step FROM ledger_entry WHERE tenant = %s"
-            " AND batch BETWEEN %s AND %s AND kind NOT IN ('batch', 'decision')"
-            " AND step = ANY(%s) ORDER BY batch, place",
-            (self.tenant, first, last, list(steps)),
-            ENDS,
-        )
+            after = (rows[-1]["batch"], rows[-1]["first"])
 
     def ledger_entry(self, batch: int, place: int) -> str:
         """The text of one entry; `InvariantBroken` when it is not there."""
-        rows = self._run(
-            "SELECT entry FROM ledger_entry WHERE tenant = %s AND batch = %s AND place = %s",
-            (self.tenant, batch, place),
-        )
-        if not rows:
-            raise InvariantBroken(f"the ledger has no entry {place} in batch {batch}")
-        return str(rows[0]["entry"])
+        return self._entries_at([(batch, place)])[batch, place]
 
     def entries_of(self, decision_ids: Sequence[str]) -> list[dict[str, Any]]:
-        """The entries about decisions, the oldest first."""
-        return self._run(
-            "SELECT decision_id::text, batch, place, kind, step, entry FROM ledger_entry"
+        """The entries about decisions, the oldest first: `decision_id`, `batch`, `place`, `entry`."""
+        rows = self._run(
+            "SELECT decision_id::text, batch, place FROM (" + _STANDS + ") AS stands"
             " WHERE tenant = %s AND decision_id = ANY(%s::uuid[]) ORDER BY batch, place",
             (self.tenant, list(decision_ids)),
+        )
+        texts = self._entries_at([(row["batch"], row["place"]) for row in rows])
+        return [{**row, "entry": texts[row["batch"], row["place"]]} for row in rows]
+
+    def _entries_at(self, places: Sequence[tuple[int, int]]) -> dict[tuple[int, int], str]:
+        """The texts of entries by where they stand; `InvariantBroken` when one is not there."""
+        found: dict[tuple[int, int], str] = {}
+        for start in range(0, len(places), _PLACES_AT_ONCE):
+            some = places[start : start + _PLACES_AT_ONCE]
+            self._cursor.execute(
+                "WITH held AS (SELECT DISTINCT w.batch, (SELECT max(first) FROM ledger_page p"
+                "  WHERE p.tenant = %s AND p.batch = w.batch AND p.first <= w.place) AS first"
+                "  FROM unnest(%s::bigint[], %s::integer[]) AS w (batch, place))"
+                " SELECT batch, first, entry_count, content FROM held"
+                " JOIN ledger_page USING (batch, first) WHERE tenant = %s",
+                (self.tenant, *map(list, zip(*some, strict=True)), self.tenant),
+                binary=True,
+            )
+            wanted = set(some)
+            for row in self._cursor.fetchall():
+                texts = pages.unpacked(row["content"], row["entry_count"])
+                for at, text in enumerate(texts, row["first"]):
+                    if (row["batch"], at) in wanted and text.is_valid:
+                        found[row["batch"], at] = text.as_py()
+        for batch, place in places:
+            if (batch, place) not in found:
+                raise InvariantBroken(f"the ledger has no entry {place} in batch {batch}")
+        return found
+
+    def ledger_standing(self, batch: int) -> Standing:
+        """Where the entries of a batch that are about decisions are noted to stand, and about which."""
+        self._cursor.execute(
+            "SELECT string_agg(int4send(place) || uuid_send(decision_id), '' ORDER BY place) AS told"
+            " FROM (" + _STANDS + ") AS stands WHERE tenant = %s AND batch = %s",
+            (self.tenant, batch),
+            binary=True,
+        )
+        return np.frombuffer(self._cursor.fetchall()[0]["told"] or b"", _STANDING)
+
+    def ledger_astray(self) -> list[dict[str, Any]]:
+        """Where entries are noted to stand of batches that have no entries: `batch`, `place`."""
+        return self._run(
+            "SELECT batch, place FROM (" + _STANDS + ") AS stands WHERE tenant = %s"
+            " AND batch NOT IN (SELECT batch FROM ledger_page WHERE tenant = %s) ORDER BY 1, 2",
+            (self.tenant, self.tenant),
         )
 
     # Decisions: the fold of the ledger, kept for speed ----------------------------------------------
@@ -175,9 +214,11 @@ class Recorded(Facts):
         self._cursor.execute(
             "SELECT decision_id::text, batch_id::text, decided_at, agent, agent_version,"
             " rulebook_version, action, subject, location_id, order_group, verdict, money_minor,"
-            " currency, status, reverses::text FROM decision WHERE tenant = %(tenant)s"
+            " currency, status, reverses::text FROM decision JOIN ledger_batch USING (tenant, batch)"
+            " WHERE tenant = %(tenant)s"
             " AND (%(ids)s::uuid[] IS NULL OR decision_id = ANY(%(ids)s::uuid[]))"
-            " AND (%(batch_id)s::uuid IS NULL OR batch_id = %(batch_id)s::uuid)"
+            " AND (%(batch_id)s::uuid IS NULL OR batch = (SELECT batch FROM ledger_batch"
+            "  WHERE tenant = %(tenant)s AND batch_id = %(batch_id)s::uuid))"
             " AND (%(order_group)s::text IS NULL OR order_group = %(order_group)s)"
             " AND (%(status)s::text IS NULL OR status = %(status)s)"
             " AND (%(verdict)s::text IS NULL OR verdict = %(verdict)s)"
@@ -187,8 +228,15 @@ class Recorded(Facts):
             " AND (%(location_id)s::text IS NULL OR location_id = %(location_id)s)"
             " AND (%(since)s::timestamptz IS NULL OR decided_at >= %(since)s)"
             " AND (%(until)s::timestamptz IS NULL OR decided_at < %(until)s)"
-            " ORDER BY decided_at DESC, decision_id DESC LIMIT %(limit)s",
-            {"tenant": self.tenant, **wanted},
+            # An id begins with its time: one index serves both.
+            " AND decision_id BETWEEN %(least)s::uuid AND %(most)s::uuid"
+            " ORDER BY decision_id DESC LIMIT %(limit)s",
+            {
+                "tenant": self.tenant,
+                **wanted,
+                "least": least_id(chosen.since),
+                "most": least_id(chosen.until, after=True),
+            },
         )
         return self._cursor.fetchall()
 
@@ -215,27 +263,17 @@ class Recorded(Facts):
         Of the lines that its run decided, those count that are to be done, or may be, or were.
         """
         rows = self._run(
-            "WITH asked AS (SELECT decision_id, batch_id, order_group FROM decision WHERE tenant = %s"
-            "  AND decision_id = ANY(%s::uuid[])), worth AS (SELECT batch_id, order_group,"
-            "  sum(money_minor)::bigint AS value FROM decision JOIN (SELECT DISTINCT batch_id,"
-            "  order_group FROM asked) AS wanted USING (batch_id, order_group) WHERE tenant = %s"
+            "WITH asked AS (SELECT decision_id, batch, order_group FROM decision WHERE tenant = %s"
+            "  AND decision_id = ANY(%s::uuid[])), worth AS (SELECT batch, order_group,"
+            "  sum(money_minor)::bigint AS value FROM decision JOIN (SELECT DISTINCT batch,"
+            "  order_group FROM asked) AS wanted USING (batch, order_group) WHERE tenant = %s"
             "  AND status IN ('escalated', 'pending', 'executed', 'reverting', 'needs_person')"
             "  GROUP BY 1, 2)"
-            " SELECT decision_id::text, value FROM asked JOIN worth USING (batch_id, order_group)"
+            " SELECT decision_id::text, value FROM asked JOIN worth USING (batch, order_group)"
             " WHERE value IS NOT NULL",
             (self.tenant, list(decision_ids), self.tenant),
         )
         return {row["decision_id"]: row["value"] for row in rows}
-
-    def taken_back(self, batch_id: str) -> list[str]:
-        """The decisions that a revert, by the id of its ledger batch, took back or asked to."""
-        rows = self._run(
-            "SELECT decision_id::text FROM ledger_entry JOIN ledger_batch USING (tenant, batch)"
-            " WHERE tenant = %s AND batch_id = %s AND kind = 'reversal'"
-            " AND step IN ('withdrawn', 'reverting') ORDER BY place",
-            (self.tenant, batch_id),
-        )
-        return [row["decision_id"] for row in rows]
 
     def proposed_again(self, decision_ids: Sequence[str]) -> dict[str, str]:
         """Which decisions were proposed again after they had been taken back, and as which."""
@@ -254,21 +292,28 @@ class Recorded(Facts):
         self._cursor.execute(query.format(sql.Identifier(column)))
         return {row["name"]: row["many"] for row in self._cursor.fetchall()}
 
-    def count_rules(self) -> list[dict[str, Any]]:
-        """How often each rule spoke in the tenant's decisions, the most often first."""
-        return self._run(
-            "SELECT r->>'rule' AS rule, r->>'effect' AS effect, min(r->>'reason') AS reason,"
-            " count(*) AS times FROM ledger_entry,"
-            " jsonb_array_elements(coalesce((entry::jsonb)->'rules', '[]')) AS r"
-            " WHERE tenant = %s AND kind = 'decision' GROUP BY 1, 2 ORDER BY times DESC, rule",
-            (self.tenant,),
-        )
-
     def value_by_batch(self) -> dict[str, int]:
         """The money that each run's decisions to act came to, in minor units, by batch id."""
         rows = self._run(
             "SELECT batch_id::text, sum(money_minor)::bigint AS money FROM decision"
+            " JOIN ledger_batch USING (tenant, batch)"
             " WHERE tenant = %s AND status IN ('pending', 'executed') GROUP BY batch_id",
             (self.tenant,),
         )
         return {row["batch_id"]: row["money"] for row in rows}
+
+
+def _entries(rows: Sequence[Mapping[str, Any]]) -> pa.Table:
+    """The entries of some pages, each with where it stands."""
+    many = [row["entry_count"] for row in rows]
+    firsts = np.array([row["first"] for row in rows])
+    texts = [pages.unpacked(row["content"], row["entry_count"]) for row in rows]
+    within = np.arange(sum(many)) - np.repeat(np.cumsum([0, *many[:-1]]), many)
+    return pa.table(
+        [
+            np.repeat(np.array([row["batch"] for row in rows]), many),
+            np.repeat(firsts, many) + within,
+            pa.concat_arrays(texts),
+        ],
+        ENTRIES,
+    )

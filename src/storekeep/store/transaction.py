@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
-from storekeep.decisions import ModeChange
+from storekeep.decisions import ModeChange, least_id
 from storekeep.store.waiting import Waiting
 
 
@@ -85,9 +85,9 @@ class Transaction(Waiting):
         """Those of some subjects about which an agent has decided to act since a time, and may yet."""
         rows = self._run(
             "SELECT DISTINCT subject FROM decision WHERE tenant = %s AND agent = %s"
-            " AND decided_at >= %s AND subject = ANY(%s)"
+            " AND decision_id >= %s::uuid AND decided_at >= %s AND subject = ANY(%s)"
             " AND status IN ('pending', 'escalated', 'executed') ORDER BY subject",
-            (self.tenant, agent, since, list(subjects)),
+            (self.tenant, agent, least_id(since), since, list(subjects)),
         )
         return [str(row["subject"]) for row in rows]
 
