@@ -12,14 +12,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from storekeep.decisions import VERDICTS, Action, Evidence, Judgement, Proposed
 from storekeep.errors import InvariantBroken
-from storekeep.policy.limits import Flags, Queue, Served, serve
-from storekeep.policy.query import LARGEST_AMOUNT, ROW, Query
+from storekeep.policy.limits import Flags, Integers, Queue, Served, serve
+from storekeep.policy.query import LARGEST_AMOUNT, LIMITS_OWN, ROW, Query
 from storekeep.policy.rulebook import (
+    CLIPPED,
     EVIDENCE,
     GROUP,
     GROUP_VALUE,
@@ -201,9 +203,7 @@ class _Bench:
         if approved:
             listed = pc.is_in(self.subject, pa.array(sorted(approved), pa.string()))
             self.approved = listed.to_numpy(zero_copy_only=False)
-        told = self.query.judge(self.rows).combine_chunks()
-        if not np.array_equal(told[ROW].to_numpy(), np.arange(self.size)):
-            raise InvariantBroken("the rows of a judgement came back in another order")
+        told = self.query.judge(self.rows)
         clauses = self.rulebook.clauses
         words = [told[f"#w{word}"].to_numpy() for word in range(self.query.words)]
         codes, first = distinct(words)
@@ -216,7 +216,7 @@ class _Bench:
             codes, first = distinct([codes, *states, self.approved])
             found = clauses.found(words, states, first)
         verdict, role, persons = found.verdict(self.approved[first])
-        said = {place: self._said(place, told, proposals, served) for place in clauses.filled}
+        said = self._said(found.states, codes, self._figures(told, proposals, served))
         taken = pa.array(codes)
         columns = [
             self.subject,
@@ -265,23 +265,57 @@ class _Bench:
             out = out.set_column(place, field, lowered.cast(field.type))
         return out
 
+    def _figures(
+        self, told: pa.Table, proposals: pa.Table, served: Sequence[Served]
+    ) -> dict[int, dict[str, pa.Array]]:
+        """The columns that the reason of each clause names, by the clause's place.
+
+        A rule speaks of what was proposed, or of what is `clipped`; a limit of what is left by then.
+        """
+        found: dict[int, dict[str, pa.Array]] = {}
+        for place, names in self.query.figures.items():
+            number = place - self.rulebook.clauses.rules
+            own = {}
+            for name in names:
+                if name.startswith(CLIPPED):
+                    own[name] = _one(told[name.removeprefix(CLIPPED)])
+                elif number >= 0 and name in LIMITS_OWN:
+                    own[name] = pa.array(getattr(served[number], name))
+                elif number >= 0 and name in self.query.lowered:
+                    own[name] = _one(proposals[name])
+                else:
+                    own[name] = _one(self.rows[name])
+            found[place] = own
+        return found
+
     def _said(
-        self, place: int, told: pa.Table, proposals: pa.Table, served: Sequence[Served]
-    ) -> pa.Array:
-        """What a clause whose reason names figures says of the rows it speaks of, in their order."""
-        if place < self.rulebook.clauses.rules:
-            return _one(told[f"#r{place}"]).drop_null()
-        number = place - self.rulebook.clauses.rules
-        mine, rows = served[number], self.rows
-        spoke = pa.array(np.flatnonzero(mine.state))
-        if not len(spoke):
-            return pa.array([], pa.string())
-        for name in self.query.lowered:
-            at = rows.schema.get_field_index(name)
-            rows = rows.set_column(at, rows.field(at), proposals[name])
-        own = {"state": mine.state, "total": mine.total, "at_most": mine.at_most}
-        chosen = {name: pa.array(values).take(spoke) for name, values in own.items()}
-        return _one(self.query.phrase(self.limits[number].id, rows.take(spoke), chosen))
+        self,
+        states: npt.NDArray[np.uint8],
+        codes: Integers,
+        figures: Mapping[int, Mapping[str, pa.Array]],
+    ) -> dict[int, pa.DictionaryArray]:
+        """What clauses whose reasons name figures say of the rows they speak of, in their order."""
+        asked, spoken = [], {}
+        for place, columns in figures.items():
+            rows = np.flatnonzero(self.rulebook.clauses.speaks(place, states[:, place])[codes])
+            if not len(rows):
+                continue
+            taken = pa.array(rows)
+            own = {name: column.take(taken) for name, column in columns.items()}
+            own["state"] = pa.array(states[codes[rows], place].astype(np.int64))
+            spoken[place], first = distinct(list(own.values()))
+            alone = {name: column.take(pa.array(first)) for name, column in own.items()}
+            asked.append({**alone, "place": pa.repeat(place, len(first))})
+        if not asked:
+            return {}
+        texts, begin = self.query.phrase(asked), 0
+        said = {}
+        for (place, indices), one in zip(spoken.items(), asked, strict=True):
+            many = len(one["place"])
+            own_texts = texts.slice(begin, many)
+            said[place] = pa.DictionaryArray.from_arrays(pa.array(indices), own_texts)
+            begin += many
+        return said
 
     def _uses(self, told: pa.Table, served: Sequence[Served], kept: Flags) -> pa.Table:
         """What the rows that were not denied use of each limit."""

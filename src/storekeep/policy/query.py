@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import functools
 import threading
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import duckdb
@@ -27,9 +27,9 @@ SILENT, SPOKE, UNTOLD, NOTHING_LEFT = range(4)
 CLAUSES_PER_WORD = 32
 LARGEST_AMOUNT = 10**12
 ROW = "#row"
-_JUDGE, _KEYS, _LIMIT = "judge", "keys", "limit "
+_JUDGE, _KEYS, _PHRASE = "judge", "keys", "phrase"
 _BOUNDS, _DERIVE = "bounds", "derive"
-_LIMITS_OWN = frozenset({"total", "at_most"})
+LIMITS_OWN: Mapping[str, pa.DataType] = {"total": pa.int64(), "at_most": pa.float64()}
 _FRACTIONS = frozenset({"FLOAT", "DOUBLE"})
 _LARGEST_FIGURE = "1e15"
 _CHUNK_ROWS = 122_880
@@ -88,7 +88,7 @@ class Query:
         text = _Text(checked)
         self.lowered = text.lowered
         self.words = text.words
-        self.phrased = frozenset(one.id for one in checked.limits if not one.reason.plain)
+        self.figures = text.figures
         self.schema = _schema(text.columns, checked)
         self._lock = threading.Lock()
         self._connection = _database().cursor()
@@ -97,15 +97,14 @@ class Query:
         texts = {_JUDGE: (self.schema, text.judge()), _KEYS: (self.schema, text.keys())}
         if text.changes:
             texts |= {_BOUNDS: (self.schema, text.bounds()), _DERIVE: (self.schema, text.derive())}
-        for limit in checked.limits:
-            if limit.id in self.phrased:
-                texts[_LIMIT + limit.id] = (_phrased(limit, checked), _phrase(limit))
+        if text.figures:
+            texts[_PHRASE] = (_phrased(text, checked), text.phrase())
         self._feeds = {name: _Feed(schema) for name, (schema, _) in texts.items()}
         self._prepare({name: body for name, (_, body) in texts.items()})
 
     def judge(self, rows: pa.Table) -> pa.Table:
-        """The words of states, lowered parameters, reasons and limits' amounts of each row, in order."""
-        return self._run(_JUDGE, rows)
+        """The words of states, lowered parameters and limits' amounts of each row, in order."""
+        return self._in_order(_JUDGE, rows)
 
     def keys(self, rows: pa.Table) -> pa.Table:
         """The key under which each row uses each limit, and how much (`#a`) of it as it stands."""
@@ -122,12 +121,26 @@ class Query:
         """What derives from the parameters of each row, computed again, in order."""
         return self._run(_DERIVE, rows)
 
-    def phrase(self, limit: str, rows: pa.Table, own: Mapping[str, pa.Array]) -> pa.ChunkedArray:
-        """The reason of a limit for rows of which it spoke; `own` is its `state`, `total` and `at_most`."""
-        rows = rows.select(self._feeds[_LIMIT + limit].empty.column_names[: -len(own)])
-        for name, values in own.items():
-            rows = rows.append_column(name, values)
-        return self._run(_LIMIT + limit, rows)["reason"]
+    def phrase(self, asked: Sequence[Mapping[str, pa.Array]]) -> pa.Array:
+        """The reasons of clauses, one set of figures after another.
+
+        Each of `asked` is for one clause: its `place` among the rules and limits, the `state` it is in, and
+        the columns of `figures`.
+        """
+        schema = self._feeds[_PHRASE].empty.schema
+        parts = [
+            pa.Table.from_arrays(
+                [
+                    one[name].cast(kind) if name in one else pa.nulls(len(one["place"]), kind)
+                    for name, kind in zip(schema.names, schema.types, strict=True)
+                ],
+                schema=schema,
+            )
+            for one in asked
+        ]
+        return self._run(_PHRASE, pa.concat_tables(parts).combine_chunks())[
+            "reason"
+        ].combine_chunks()
 
     def _prepare(self, texts: Mapping[str, str]) -> None:
         # Each new table makes DuckDB plan all statements again, so they are planned after the last one.
@@ -138,6 +151,13 @@ class Query:
                 self._connection.execute(f"PREPARE {quoted(name)} AS {text}")
         except duckdb.Error as error:
             raise InvariantBroken(f"a checked rulebook cannot be compiled: {error}") from error
+
+    def _in_order(self, name: str, rows: pa.Table) -> pa.Table:
+        """A row for each row, in one piece; DuckDB keeps their order, and that it did is made sure of."""
+        told = self._run(name, rows).combine_chunks()
+        if not told[ROW].equals(rows[ROW]):
+            raise InvariantBroken("the rows of a judgement came back in another order")
+        return told
 
     def _run(self, name: str, rows: pa.Table) -> pa.Table:
         feed = self._feeds[name]
@@ -173,8 +193,10 @@ class _Text:
     """The SQL of a rulebook, level upon level, each one adding columns to those of the level below.
 
     facts: the row's columns; told: each rule's condition (`#c`) and what a clip would set (`#v`); decided:
-    the clips' states (`#s`); clipped: what is left of each parameter; said: words of states (`#w`) and
-    reasons (`#r`); lowered and derived: the parameters as the limits see them.
+    the clips' states (`#s`); clipped: what is left of each parameter; said: words of states (`#w`); lowered
+    and derived: the parameters as the limits see them.
+
+    Reasons are written by a statement of their own, for the figures that differ: most rows share theirs.
     """
 
     def __init__(self, checked: Checked) -> None:
@@ -187,6 +209,10 @@ class _Text:
         self.derived = checked.derived if self.clips or self.changes else {}
         self.lowered = (*self.clippable, *self.derived) if self.clips else ()
         self.words = -(-len(self.rules) // CLAUSES_PER_WORD)
+        listed = enumerate([(one.effect, one.reason) for one in checked.rules])
+        limited = enumerate([("limit", one.reason) for one in self.limits], len(self.rules))
+        self.reasons = [(place, *one) for place, one in (*listed, *limited) if not one[1].plain]
+        self.figures = {place: sorted(reason.columns) for place, _, reason in self.reasons}
         self.columns = sorted(self._needed())
 
     def judge(self) -> str:
@@ -197,7 +223,7 @@ class _Text:
             f"told AS (SELECT {_more(self._told())} FROM facts)",
             f"decided AS (SELECT {_more(self._decided())} FROM told)",
             f"clipped AS (SELECT {_more(self._clipped())} FROM decided)",
-            f"said AS (SELECT {_more([*self._words(), *self._reasons()])} FROM clipped)",
+            f"said AS (SELECT {_more(self._words())} FROM clipped)",
             f"lowered AS (SELECT * {_replace(lowered)} FROM said)",
             f"derived AS (SELECT * {_replace(self._derived())} FROM lowered)",
         ]
@@ -236,6 +262,23 @@ class _Text:
         ]
         return f"SELECT {', '.join([quoted(ROW), *found])} FROM derive_rows ORDER BY {quoted(ROW)}"
 
+    def phrase(self) -> str:
+        """The reason of each row, by its clause and state, in order."""
+        names = {name for columns in self.figures.values() for name in columns}
+        kinds = {**self.types, **{CLIPPED + name: self.types[name] for name in self.clippable}}
+        known = [_known(name, kinds.get(name, "")) for name in sorted(names)]
+        facts = ", ".join([quoted(ROW), "place", "state", *known, *currency(names)])
+        cases = []
+        for place, effect, reason in self.reasons:
+            states = [(state, before(effect, state)) for state in (UNTOLD, NOTHING_LEFT)]
+            told = " ".join(f"WHEN {state} THEN {literal(text)}" for state, text in states if text)
+            opening = f"CASE state {told} ELSE '' END" if told else "''"
+            cases.append(f"WHEN {place} THEN {reason.sql(opening)}")
+        return (
+            f"WITH facts AS (SELECT {facts} FROM phrase_rows) "
+            f"SELECT {quoted(ROW)}, CASE place {' '.join(cases)} END AS reason FROM facts"
+        )
+
     def _needed(self) -> set[str]:
         found = set(self.lowered)
         for _, one in self.changes:
@@ -248,18 +291,12 @@ class _Text:
             found.update(*(value.columns for _, value in rule.set))
         for limit in self.limits:
             found |= {*limit.by, *limit.amount.columns, *limit.at_most.columns}
-            found |= limit.reason.columns - _LIMITS_OWN
+            found |= limit.reason.columns - LIMITS_OWN.keys()
         return found.union(*(one.columns for one in self.derived.values()))
 
     def _facts(self) -> Iterator[str]:
         """The columns; a figure that is no number, or beyond all figures, is not known."""
-        for name in self.columns:
-            column = quoted(name)
-            if self.types[name] in _FRACTIONS:
-                bounds = f"{column} BETWEEN -{_LARGEST_FIGURE} AND {_LARGEST_FIGURE}"
-                column = f"CASE WHEN {bounds} THEN {column} END AS {column}"
-            yield column
-        yield from currency({name for _, rule in self.rules for name in rule.reason.columns})
+        return (_known(name, self.types[name]) for name in self.columns)
 
     def _told(self) -> Iterator[str]:
         for place, rule in self.rules:
@@ -307,25 +344,6 @@ class _Text:
                     bits.append(f"CASE WHEN {told} THEN {spoke} {rest} END")
             yield " | ".join(f"({one})" for one in bits) + f" AS {quoted(f'#w{word}')}"
 
-    def _reasons(self) -> Iterator[str]:
-        """What a rule says that has figures of the row to say; NULL where it is silent."""
-        for place, rule in self.rules:
-            if rule.reason.plain:
-                continue
-            told, state = quoted(f"#c{place}"), quoted(f"#s{place}")
-            untold = literal(before(rule.effect, UNTOLD))
-            if rule.effect == "permit":
-                speaks, opening = told, "''"
-            elif rule.effect == "clip":
-                left = f"WHEN {NOTHING_LEFT} THEN {literal(before(rule.effect, NOTHING_LEFT))}"
-                speaks = f"{state} <> {SILENT}"
-                opening = f"CASE {state} WHEN {UNTOLD} THEN {untold} {left} ELSE '' END"
-            else:
-                speaks = f"{told} IS DISTINCT FROM false"
-                opening = f"CASE WHEN {told} THEN '' ELSE {untold} END"
-            said = rule.reason.sql(opening)
-            yield f"CASE WHEN {speaks} THEN {said} END AS {quoted(f'#r{place}')}"
-
     def _derived(self) -> Iterator[str]:
         clipped = " OR ".join(f"{quoted(f'#s{place}')} = {SPOKE}" for place, _ in self.clips)
         for name, value in self.derived.items() if self.clips else ():
@@ -336,7 +354,6 @@ class _Text:
         yield quoted(ROW)
         yield from (quoted(f"#w{word}") for word in range(self.words))
         yield from (quoted(name) for name in self.lowered)
-        yield from (quoted(f"#r{place}") for place, rule in self.rules if not rule.reason.plain)
         for place, limit in enumerate(self.limits):
             yield _amount(place, limit)
             yield f"TRY(CAST({limit.at_most.sql()} AS DOUBLE)) AS {quoted(f'#m{place}')}"
@@ -367,18 +384,28 @@ def _key(limit: CheckedLimit) -> str:
     return " || '&' || ".join(parts) or "''"
 
 
-def _phrased(limit: CheckedLimit, checked: Checked) -> pa.Schema:
-    own = [("state", pa.int64()), ("total", pa.int64()), ("at_most", pa.float64())]
-    names = sorted(limit.reason.columns - _LIMITS_OWN)
-    return pa.schema([*_schema(names, checked), *own])
+def _known(name: str, kind: str) -> str:
+    """The SQL of a column; a figure that is no number, or beyond all figures, is not known."""
+    column = quoted(name)
+    if kind not in _FRACTIONS:
+        return column
+    bounds = f"{column} BETWEEN -{_LARGEST_FIGURE} AND {_LARGEST_FIGURE}"
+    return f"CASE WHEN {bounds} THEN {column} END AS {column}"
 
 
-def _phrase(limit: CheckedLimit) -> str:
-    untold = f"CASE WHEN state = {UNTOLD} THEN {literal(before('limit', UNTOLD))} ELSE '' END"
-    rows = (
-        f"SELECT {_more(currency(limit.reason.columns))} FROM {quoted(f'{_LIMIT}{limit.id}_rows')}"
+def _phrased(text: _Text, checked: Checked) -> pa.Schema:
+    """The columns of `phrase_rows`: the figures of all reasons, a limit's own among them."""
+    names = {name for columns in text.figures.values() for name in columns}
+    kinds = arrow(
+        {
+            name: checked.columns[name.removeprefix(CLIPPED)]
+            for name in sorted(names - LIMITS_OWN.keys())
+        }
     )
-    return f"SELECT {limit.reason.sql(untold)} AS reason FROM ({rows})"
+    own = [(name, kind) for name, kind in LIMITS_OWN.items() if name in names]
+    return pa.schema(
+        [(ROW, pa.int64()), ("place", pa.int64()), ("state", pa.int64()), *kinds, *own]
+    )
 
 
 def _schema(names: Iterable[str], checked: Checked) -> pa.Schema:

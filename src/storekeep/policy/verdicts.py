@@ -63,13 +63,17 @@ class Clauses:
         self.ranks = np.array([one.rank for one in listed])
         self.persons = np.array([one.persons for one in listed])
         self.roles = pa.array(checked.roles, pa.string())
-        self.filled = [place for place, one in enumerate(listed) if not one.reason.plain]
         self.effects = np.array(
             [[_CODE[one.effects.get(state, "")] for state in range(4)] for one in listed], np.uint8
         )
         self.texts = pa.array(
             [before(one.kind, state) + one.reason.opening for one in listed for state in range(4)]
         )
+
+    def speaks(self, place: int, states: npt.NDArray[np.uint8]) -> Flags:
+        """In which of these states a clause has an effect."""
+        flags: Flags = (self.effects[place] > 0)[states]
+        return flags
 
     def found(self, words: Sequence[Words], served: Sequence[Integers], rows: Integers) -> Found:
         """What speaks of these rows: the rules by the query's words, the limits by their states if known."""
@@ -125,7 +129,7 @@ class Found:
         role = self.clauses.roles.take(pa.array(rank, mask=nobody))
         return verdict, role, pa.array(persons, pa.int64(), mask=nobody)
 
-    def spoken(self, codes: Integers, said: Mapping[int, pa.Array]) -> pa.ChunkedArray:
+    def spoken(self, codes: Integers, said: Mapping[int, pa.DictionaryArray]) -> pa.ChunkedArray:
         """Each row's list of what spoke; `said` has the reasons of clauses that name figures, row by row."""
         layout = _Layout(self, codes, said)
         begins = range(0, len(codes), _ROWS_AT_ONCE)
@@ -138,7 +142,9 @@ class Found:
 class _Layout:
     """The lists of all combinations end to end, and where each combination's list lies in that."""
 
-    def __init__(self, found: Found, codes: Integers, said: Mapping[int, pa.Array]) -> None:
+    def __init__(
+        self, found: Found, codes: Integers, said: Mapping[int, pa.DictionaryArray]
+    ) -> None:
         combination, self.clause = np.nonzero(found.effects)
         self.clauses = found.clauses
         self.codes = codes
@@ -166,9 +172,9 @@ class _Layout:
         filled = len(texts[0])
         for place, own in self.said.items():
             first, last = np.searchsorted(self.rows[place], [begin, begin + len(codes)])
-            text[clause == place] = np.arange(filled, filled + last - first)
-            texts.append(own.slice(first, last - first))
-            filled += last - first
+            text[clause == place] = filled + own.indices.to_numpy()[first:last]
+            texts.append(own.dictionary)
+            filled += len(own.dictionary)
         columns = [
             self.clauses.names.take(pa.array(clause)),
             pa.array(_EFFECTS).take(pa.array(self.effect[entry])),
@@ -178,11 +184,11 @@ class _Layout:
         return pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), structs, _LISTS)
 
 
-def distinct(columns: Sequence[npt.NDArray[Any]]) -> tuple[Integers, Integers]:
+def distinct(columns: Sequence[npt.NDArray[Any] | pa.Array]) -> tuple[Integers, Integers]:
     """Which combination of values each row has, and the first row of each combination."""
     codes = np.zeros(len(columns[0]), dtype=np.int64)
-    for column in columns:
-        own = pa.array(column).dictionary_encode()
+    for column in columns if len(codes) > 1 else ():
+        own = pa.array(column).dictionary_encode(null_encoding="encode")
         mixed = codes * len(own.dictionary) + own.indices.to_numpy()
         codes = pa.array(mixed).dictionary_encode().indices.to_numpy().astype(np.int64)
     first = np.zeros(int(codes.max(initial=-1)) + 1, dtype=np.int64)
