@@ -1,4 +1,4 @@
-"""The commands of a page, carried out in order as a reader would, and what they print beside what stands there.
+"""The commands of a page, carried out in order as a reader would, and what they print held against the page.
 
 A page shows files and commands. A block of code whose first line is a comment with the name of a file is that
 file. In a block `console` a line that begins with `$ ` is a command, and what stands under it is what it
@@ -26,7 +26,11 @@ _COMMAND = re.compile(r"^\$ (.+)\n((?:(?!\$ ).*\n)*)", re.MULTILINE)
 _SET = re.compile(r"(?:export )?(\w+)=(\S*)")
 _ANY_LINES = "...\n"
 # Ids, digests, keys, and the numbers of purchase orders.
-_NAME = r"\b(?:[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}|[0-9a-f]{12}|[0-9a-f]{16}|[0-9a-f]{64}|PO-\d{10})\b"
+_ID, _DIGEST = (
+    "[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}",
+    "[0-9a-f]{12}(?:[0-9a-f]{4}|[0-9a-f]{52})?",
+)
+_NAME = rf"\b(?:{_ID}|{_DIGEST}|PO-\d{{10}})\b"
 _PARTS = re.compile(rf"(^{re.escape(_ANY_LINES)}|{_NAME})", re.MULTILINE)
 
 

@@ -91,7 +91,8 @@ def opened(
 
     A tenant that is not there yet is made, for `live` use or for a `demo`; with no purpose it must be
     there. Without a clock a live tenant lives now, and in a demonstration it stays the moment at which the
-    play ended: what waits there for a person still does, whenever somebody looks. Raises `Refused`, `Transient` or `Permanent` when the home cannot be used, saying what to do.
+    play ended: what waits there for a person still does, whenever somebody looks. Raises `Refused`,
+    `Transient` or `Permanent` when the home cannot be used, saying what to do.
     """
     name = settings.tenant
     with servers.lease(settings) as database, Store(database.conninfo) as store:
