@@ -17,6 +17,8 @@ from tests.docs.console import Command, Console, File, steps
 pytestmark = pytest.mark.docs
 PAGE = (Path(__file__).parents[2] / "docs" / "decisions.md").read_text(encoding="utf-8")
 STEPS = list(steps(PAGE))
+# What a command says that does not end well.
+REFUSED = ("storekeep: ", "does NOT hold", " failed\n", "not carried out yet")
 
 
 @pytest.fixture
@@ -39,6 +41,9 @@ def test_the_story_comes_out_as_it_is_told(console: Console) -> None:
                 continue
             printed = console.run(step.line)
             assert console.agrees(step.shown, printed), f"$ {step.line}\n{printed}"
+            assert (console.exit_code != 0) == any(said in step.shown for said in REFUSED), (
+                step.line
+            )
             if step.line == "storekeep init shop":
                 # The server stays up from one command to the next.
                 kept.enter_context(servers.lease(Settings(home=console.folder / "shop")))
