@@ -33,6 +33,7 @@ def console(monkeypatch: pytest.MonkeyPatch) -> Iterator[Console]:
     shutil.rmtree(folder)
 
 
+@pytest.mark.slow
 def test_the_story_comes_out_as_it_is_told(console: Console) -> None:
     with ExitStack() as kept:
         for step in STEPS:
