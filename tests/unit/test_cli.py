@@ -1132,6 +1132,26 @@ def test_a_draft_is_tried_on_recorded_decisions(home_settings: Settings, tmp_pat
     assert "nothing was decided by replenish" in empty.stderr
 
 
+@pytest.mark.parametrize(("purpose", "answer"), [("demo", "approved"), ("live", "expired")])
+def test_a_demonstration_stays_at_the_moment_at_which_its_play_ended(
+    purpose: str, answer: str, home_settings: Settings
+) -> None:
+    settings = new_tenant(home_settings)
+    with opened_shop(settings, purpose=purpose) as shop:
+        shop.prepare()
+        for step in (shop.sell, shop.remember, shop.decide):
+            step(FIRST_DAY)
+        ended = shop.clock.now
+    at = ("--home", settings.home, "--tenant", settings.tenant, "--json")
+    with opened(settings) as pipeline:
+        assert (pipeline.now() == ended) is (purpose == "demo")
+    day = told(ask("run", *at))["day"]
+    assert (day == FIRST_DAY.isoformat()) is (purpose == "demo")
+    waits = told(ask("approvals", "list", *at))[0]["decision_id"]
+    result = ask("approvals", "approve", waits, "--as", "ann", *at)
+    assert told(result, 0 if purpose == "demo" else 1)["counts"] == {answer: 1}
+
+
 # ----------------------------------------------------------------------------------------- the whole
 
 

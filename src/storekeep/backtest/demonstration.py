@@ -121,7 +121,9 @@ def demo(settings: Settings, options: Options, progress: Progress | None = None)
             stack.enter_context(servers.lease(settings))
             stack.enter_context(_alone(settings.home))
             _forget(settings)
-            pipeline = stack.enter_context(opened(settings, now=clock, purpose="demo"))
+            # The simulated buyer has a role whoever has one among the people of this home.
+            played = settings.model_copy(update={"principals": {}})
+            pipeline = stack.enter_context(opened(played, now=clock, purpose="demo"))
         play = Play(pipeline, clock, sales, chosen, options.seed, watch)
         with watch("take in the history"):
             play.prepare(told)

@@ -411,6 +411,8 @@ def _tell_results(
     said.append(f"Now: {shown.listed(counts)}.")
     if document["revert"]:
         said.append(f"To take this back: storekeep decisions revert --undo {document['revert']}")
+    if undo and "escalated" in counts:
+        said.append("Somebody else has to approve what waits: storekeep approvals list")
     asked.answer(document, "\n".join(said))
     if open_:
         raise click.exceptions.Exit(1)
@@ -520,7 +522,7 @@ def export(asked: Asked, file: Path, *, force: bool) -> None:
         public = pipeline.signing.public
     document = {"file": file, "entries": entries, "public_key": public}
     said = f"Wrote {shown.count(entries, 'entry', 'entries')} to {file}\n  signed by {public}\n"
-    said += f"Check it anywhere: storekeep decisions verify {file}"
+    said += f"Check it anywhere: storekeep decisions verify {file} --key {public}"
     asked.answer(document, said)
 
 
@@ -553,7 +555,7 @@ def proof(asked: Asked, decision_id: str, file: Path, *, force: bool) -> None:
     entries, public = len(proved["entries"]), proved["public_key"]
     document = {"file": file, "entries": entries, "public_key": public}
     said = f"Wrote {shown.count(entries, 'entry', 'entries')} to {file}\n  signed by {public}\n"
-    said += f"Check it anywhere: storekeep decisions verify --proof {file}"
+    said += f"Check it anywhere: storekeep decisions verify --proof {file} --key {public}"
     asked.answer(document, said)
 
 

@@ -123,10 +123,8 @@ def _shows_it(report: Mapping[str, Any]) -> bool:
 @pass_asked
 def run(asked: Asked, location_id: str | None) -> None:
     """Run one round: count in what is new, decide, and act."""
-    from storekeep.pipeline import utc_now
-
-    today = utc_now().astimezone(asked.zone()).date()
     with asked.pipeline() as pipeline:
+        today = pipeline.now().astimezone(asked.zone()).date()
         runs = pipeline.round(today, [location_id] if location_id else ())
         rounds = [_round(place, came) for (_, place), came in runs.items()]
         with pipeline.store.transaction(pipeline.tenant) as tx:

@@ -37,7 +37,7 @@ from storekeep.pipeline.deciding import Run
 from storekeep.pipeline.opening import utc_now
 from storekeep.pipeline.reverting import Reverting
 from storekeep.pipeline.trying import MOST_ATTEMPTS, wait_seconds
-from storekeep.store import Store
+from storekeep.store import Store, Transaction
 
 __all__ = ["Pipeline", "Run", "digest_of", "opened", "utc_now"]
 
@@ -82,12 +82,17 @@ class Pipeline(Reverting):
 
 @contextmanager
 def opened(
-    settings: Settings, *, now: Callable[[], datetime] = utc_now, purpose: str | None = "live"
+    settings: Settings,
+    *,
+    now: Callable[[], datetime] | None = None,
+    purpose: str | None = "live",
 ) -> Iterator[Pipeline]:
     """The pipeline of a home's tenant, its servers running and its schema up to date.
 
     A tenant that is not there yet is made, for `live` use or for a `demo`; with no purpose it must be
-    there. Raises `Refused`, `Transient` or `Permanent` when the home cannot be used, saying what to do.
+    there. Without a clock a live tenant lives now, and in a demonstration it stays the moment at which the
+    play ended: what waits there for a person still does, whenever somebody looks. Raises `Refused`,
+    `Transient` or `Permanent` when the home cannot be used, saying what to do.
     """
     name = settings.tenant
     with servers.lease(settings) as database, Store(database.conninfo) as store:
@@ -98,6 +103,7 @@ def opened(
             elif tx.purpose() is None:
                 raise Refused(f"this home has no tenant {name}; name another with --tenant")
             plays = tx.purpose() == "demo"
+            clock = now or (_stopped(tx) if plays else utc_now)
         with (
             _adapters({} if plays else settings.adapters, database.conninfo, name) as adapters,
             Lake(settings.home / "lake", name) as lake,
@@ -108,10 +114,17 @@ def opened(
                 tenant=name,
                 signing=ledger.signer(settings.home),
                 adapters=adapters,
-                now=now,
+                now=clock,
                 worker=f"{platform.node()}:{os.getpid()}",
                 principals=settings.principals,
             )
+
+
+def _stopped(tx: Transaction) -> Callable[[], datetime]:
+    """A clock that stands at the last moment of which the ledger tells; the time where it tells of none."""
+    last, _ = tx.ledger_head()
+    sealed = tx.ledger_batches(last, last)
+    return (lambda: sealed[0]["recorded_at"]) if sealed else utc_now
 
 
 @contextmanager
