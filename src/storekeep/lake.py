@@ -102,6 +102,8 @@ class Lake:
         self._connection = duckdb.connect()
         self._connection.execute("SET TimeZone = 'UTC'")
         self._connection.execute(f"SET memory_limit = '{MEMORY}'")
+        # Files of history never change, so what one says of itself need not be read again.
+        self._connection.execute("SET parquet_metadata_cache = true")
 
     def close(self) -> None:
         """Let go of files and memory."""

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from datetime import date, datetime
+from datetime import date, datetime, timedelta
 from typing import Any
 
 from storekeep.decisions import fold, stamp
@@ -19,17 +19,19 @@ from storekeep.store import Transaction
 
 _HALF = 40
 _LINES = """
-SELECT store_id, basket_id, quantity_units, value_minor, currency, occurred_at, source_file, source_line
-FROM sale WHERE sku = $sku AND location_id = $location AND known_at <= $known_by
-  AND day > $today - 91 AND day <= $today
-ORDER BY occurred_at DESC, source_file, source_line LIMIT $limit
-"""
-_TOTALS = """
+WITH seen AS MATERIALIZED (
+  SELECT store_id, basket_id, quantity_units, value_minor, currency, occurred_at, source_file, source_line,
+    day FROM sale
+  WHERE sku = $sku AND location_id = $location AND known_at <= $known_by AND day > $today - 91
+    AND day <= $today
+), newest AS (
+  SELECT * EXCLUDE (day) FROM seen ORDER BY occurred_at DESC, source_file, source_line LIMIT $limit
+)
 SELECT count(*) AS lines, coalesce(sum(quantity_units), 0)::BIGINT AS units,
   coalesce(sum(value_minor), 0)::BIGINT AS value_minor, min(day)::VARCHAR AS first_day,
-  max(day)::VARCHAR AS last_day, list(DISTINCT source_file ORDER BY source_file) AS files
-FROM sale WHERE sku = $sku AND location_id = $location AND known_at <= $known_by
-  AND day > $today - 91 AND day <= $today
+  max(day)::VARCHAR AS last_day, list(DISTINCT source_file ORDER BY source_file) AS files,
+  (SELECT list(newest ORDER BY occurred_at DESC, source_file, source_line) FROM newest) AS newest
+FROM seen
 """
 
 
@@ -108,18 +110,25 @@ def explain(tx: Transaction, lake: Lake, decision_id: str, *, lines: int = 5) ->
 def _lines_read(
     lake: Lake, run: Mapping[str, Any], evidence: Mapping[str, Any], limit: int
 ) -> dict[str, Any]:
-    parameters: dict[str, Any] = {
-        "sku": evidence["sku"],
-        "location": evidence["location_id"],
-        "known_by": datetime.fromisoformat(run["versions"]["features_at"]),
-        "today": date.fromisoformat(run["versions"]["day"]),
-    }
-    versions = {"sale_line": json.loads(run["versions"]["lake"])["sale_line"]}
-    read = {"tables": {"sale": SALE_LINES}, "versions": versions}
-    totals = lake.query(_TOTALS, parameters=parameters, **read).to_pylist()[0]
-    newest = lake.query(_LINES, parameters={**parameters, "limit": limit}, **read).to_pylist()
+    today = date.fromisoformat(run["versions"]["day"])
+    # The layout goes by months of UTC, days by the retailer's own clock.
+    months = [f"{today + timedelta(days=days):%Y-%m}" for days in (-92, 1)]
+    (found,) = lake.query(
+        _LINES,
+        parameters={
+            "sku": evidence["sku"],
+            "location": evidence["location_id"],
+            "known_by": datetime.fromisoformat(run["versions"]["features_at"]),
+            "today": today,
+            "limit": limit,
+        },
+        tables={"sale": SALE_LINES},
+        versions={"sale_line": json.loads(run["versions"]["lake"])["sale_line"]},
+        months={"sale": (months[0], months[1])},
+    ).to_pylist()
+    newest = found["newest"] or []
     return {
-        **totals,
+        **found,
         "newest": [{**row, "occurred_at": stamp(row["occurred_at"])} for row in newest],
     }
 
