@@ -284,6 +284,29 @@ def test_what_is_added_removed_and_changed_is_told_with_its_keys() -> None:
     ]
 
 
+def test_who_must_approve_and_what_they_may_change_is_compared_too() -> None:
+    asks = rule("asks", "demand > 2", role="buyer")
+    one = book(
+        roles=["buyer"], escalate=[asks], limits=[{**LIMIT, "then": "escalate", "role": "buyer"}]
+    )
+    other = book(
+        roles=["buyer"],
+        escalate=[{**asks, "persons": 2, "change": {"order_units": {"at_most": "order_units"}}}],
+        limits=[{**LIMIT, "then": "escalate", "role": "buyer", "persons": 3}],
+        breaker={"failures": 9, "open_for": "2m"},
+    )
+    assert compared(one, other) == [
+        ("rulebook", "replenish", "changed", ["breaker failures", "breaker open_for"]),
+        (
+            "rule",
+            "asks",
+            "changed",
+            ["persons", "change order_units at_least", "change order_units at_most"],
+        ),
+        ("limit", "purse", "changed", ["persons"]),
+    ]
+
+
 def test_a_rule_that_becomes_a_limit_is_removed_and_added() -> None:
     one = book(forbid=[rule("purse", "demand > 1")], roles=["buyer"])
     other = book(limits=[LIMIT], roles=["buyer"])

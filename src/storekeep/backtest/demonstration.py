@@ -524,7 +524,7 @@ class Show:
         return {
             "explained": {
                 "decision_id": chosen["decision_id"],
-                "text": ledger.text(explained),
+                "text": ledger.text(explained, self.play.zone),
             },
             "replay": replayed,
         }

@@ -212,7 +212,7 @@ def explain(asked: Asked, decision_id: str, lines: int, form: str) -> None:
     with asked.pipeline() as pipeline, pipeline.store.transaction(pipeline.tenant) as tx:
         explained = ledger.explain(tx, pipeline.lake, decision_id, lines=lines)
     if form == "text":
-        asked.answer(explained, shown.folded(ledger.text(explained)))
+        asked.answer(explained, shown.folded(ledger.text(explained, asked.zone())))
         return
     document = ledger.provenance(explained) if form == "prov" else explained
     asked.answer(document, as_json(document))

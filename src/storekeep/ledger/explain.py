@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from datetime import date, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta, tzinfo
 from typing import Any
 
 from storekeep.decisions import fold, stamp
@@ -154,10 +154,33 @@ def way(tx: Transaction, sealed: Mapping[str, Any], place: int) -> list[list[str
     return [[side, node.hex()] for (side, _), node in zip(found, nodes, strict=True)]
 
 
-def text(explained: Mapping[str, Any]) -> str:
-    """The explanation for a person to read, top to bottom: data, arithmetic, rules, outcome, proof."""
+def text(explained: Mapping[str, Any], zone: tzinfo = UTC) -> str:
+    """The explanation for a person to read, top to bottom: data, arithmetic, rules, outcome, proof.
+
+    Its times are those of a zone, named at the end.
+    """
     parts = (_headline, _till_lines, _evidence, _arithmetic, _rules, _outcome, _proved)
-    return "\n\n".join("\n".join(lines) for part in parts if (lines := part(explained)))
+    local = _local(explained, zone)
+    told = ["\n".join(lines) for part in parts if (lines := part(local))]
+    return "\n\n".join([*told, f"Times in {zone}."])
+
+
+def _local(explained: Mapping[str, Any], zone: tzinfo) -> dict[str, Any]:
+    """The same, with its times as the clocks of a zone show them."""
+
+    def moved(each: Mapping[str, Any], name: str) -> dict[str, Any]:
+        if each.get(name) is None:
+            return dict(each)
+        time = datetime.fromisoformat(each[name]).astimezone(zone)
+        return {**each, name: f"{time:%Y-%m-%d %H:%M:%S}"}
+
+    lines = explained["lines"]
+    return {
+        **explained,
+        "run": moved(explained["run"], "decided_at"),
+        "lines": {**lines, "newest": [moved(line, "occurred_at") for line in lines["newest"]]},
+        "history": [moved(each, "at") for each in explained["history"]],
+    }
 
 
 def _headline(explained: Mapping[str, Any]) -> list[str]:
@@ -192,7 +215,7 @@ def _till_lines(explained: Mapping[str, Any]) -> list[str]:
         return ["Till lines of the last 13 weeks: none"]
     value = money(lines["value_minor"], explained["evidence"]["currency"])
     rows = [
-        f"  {row['occurred_at'][:16].replace('T', ' ')}  store {row['store_id']}, basket "
+        f"  {row['occurred_at'][:16]}  store {row['store_id']}, basket "
         f"{row['basket_id']}: {row['quantity_units']} for {money(row['value_minor'], row['currency'])}"
         f"  {row['source_file']}:{row['source_line']}"
         for row in lines["newest"]
@@ -264,7 +287,7 @@ def _step(entry: Mapping[str, Any]) -> str:
     if entry.get("by"):
         said.append(f"by {entry['by']}")
     if entry.get("at"):
-        said.append(f"at {entry['at'][:19]}Z")
+        said.append(f"at {entry['at']}")
     receipt = entry.get("receipt")
     if receipt:
         said.append(f"{receipt['adapter']} {receipt['reference']}")

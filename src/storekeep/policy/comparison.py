@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from storekeep.policy.judging import Rulebook
-from storekeep.policy.rulebook import Content
+from storekeep.policy.rulebook import CheckedRule, Content
 from storekeep.sql import Expression, Place, parse, same
 
 _Said = str | Expression | None
@@ -64,6 +64,8 @@ def _parts(book: Rulebook) -> dict[tuple[str, str], Mapping[str, _Said]]:
             "when": rule.when,
             **sets,
             "role": rule.role,
+            "persons": _several(rule.persons),
+            **_changeable(rule),
             "reason": rule.reason.text,
         }
     for limit in checked.limits:
@@ -74,6 +76,7 @@ def _parts(book: Rulebook) -> dict[tuple[str, str], Mapping[str, _Said]]:
             "per": limit.per,
             "then": limit.then,
             "role": limit.role,
+            "persons": _several(limit.persons),
             "reason": limit.reason.text,
         }
     for condition in content.rollback:
@@ -82,11 +85,26 @@ def _parts(book: Rulebook) -> dict[tuple[str, str], Mapping[str, _Said]]:
     return found
 
 
+def _several(persons: int) -> str | None:
+    """How many persons must approve, where it is more than the one who always must."""
+    return str(persons) if persons > 1 else None
+
+
+def _changeable(rule: CheckedRule) -> dict[str, _Said]:
+    """What an approver may change under a rule, and between which values."""
+    found: dict[str, _Said] = {}
+    for one in rule.changes:
+        for name in ("at_least", "at_most"):
+            found[f"change {one.parameter} {name}"] = getattr(one, name) or "any"
+    return found
+
+
 def _head(content: Content) -> dict[str, _Said]:
     said = {name: getattr(content, name) for name in _HEAD}
     said["roles"] = ", ".join(said["roles"])
     times = {name: str(getattr(content.sla, name)) for name in ("decide_within", "approve_within")}
-    return {**said, **times, "on_timeout": content.sla.on_timeout}
+    breaker = {f"breaker {name}": str(value) for name, value in content.breaker}
+    return {**said, **times, "on_timeout": content.sla.on_timeout, **breaker}
 
 
 def _changes(before: Mapping[str, _Said], after: Mapping[str, _Said]) -> list[Change]:
