@@ -25,6 +25,7 @@ from storekeep.config import OrderSystem as Setting
 from storekeep.config import Settings
 from storekeep.decisions import Selection
 from storekeep.errors import Refused, StorekeepError, Transient
+from storekeep.ledger import recall
 from storekeep.pipeline import Pipeline, opened
 from storekeep.pipeline.acting import _order
 from storekeep.pipeline.breaking import Breaker, State
@@ -280,6 +281,14 @@ def uses(place: Place) -> int:
         return len(tx.uses("l", AT.date(), AT.date()).to_pylist())
 
 
+def released(place: Place) -> list[tuple[str, str]]:
+    """What came to nothing, as a backtest reads it from the ledger: which decisions, by which step."""
+    pipeline = place.pipeline
+    with pipeline.store.transaction(pipeline.tenant) as tx:
+        found = recall._released(ledger.entries(tx, 1, tx.ledger_head()[0]))
+    return [(row["decision_id"], row["step"]) for row in found.to_pylist()]
+
+
 def test_a_dead_letter_keeps_its_share_until_somebody_says_what_becomes_of_it(
     place: Place,
 ) -> None:
@@ -290,6 +299,7 @@ def test_a_dead_letter_keeps_its_share_until_somebody_says_what_becomes_of_it(
     assert letter["expires_at"] == AT + ledger.EXECUTE_WITHIN
     # It may have been done: so it counts as on its way, and against its limits.
     assert uses(place) == 1
+    assert released(place) == []
     assert place.events() == []
     assert place.pipeline.act() == 0
     with place.pipeline.store.transaction(place.pipeline.tenant) as tx:
@@ -321,6 +331,7 @@ def test_a_dropped_letter_gives_back_what_it_took(place: Place) -> None:
     key = given_up(place, when="before")
     place.pipeline.drop([key], shop.BUYER, "ordered by telephone")
     assert place.status() == {"dropped": 1}
+    assert released(place) == [(key, "dropped")]
     assert uses(place) == 0
     assert place.events() == ["OrderReleased"]
     assert place.tasks() == {}

@@ -174,12 +174,6 @@ def _numbers(values: pa.Table, name: str) -> _Floats:
     return np.asarray(pc.cast(values[name], pa.float64()).to_numpy(), dtype=np.float64)
 
 
-def priorities(evidence: Evidence, parameters: Parameters | None = None) -> pa.Array:
-    """How urgent an order of each item is, row by row: who runs dry first is served first."""
-    demand = _demand(evidence.values, parameters or Parameters())
-    return _priorities(demand, _position(evidence.values))
-
-
 def _priorities(demand: _Floats, position: _Floats) -> pa.Array:
     cover = np.divide(position, demand, out=np.full_like(demand, 1e6), where=demand > 0)
     return pa.array(np.round(1000.0 / (1.0 + np.maximum(cover, 0)), 6))

@@ -229,20 +229,19 @@ class _Trial:
             self.other_agent += many
 
     def _proposed(self, run: Recorded, lines: pa.Table) -> Proposed:
-        # How urgent a proposal was is not recorded; it follows from the evidence by the agent's own formula.
-        urgency = replenish.priorities(run.evidence)
         return Proposed(
             agent=run.header["agent"],
             version=run.header["agent_version"],
             action=self.draft.action,
-            proposals=lines.add_column(1, "priority", urgency),
+            proposals=lines,
             holds=HOLDS.empty_table(),
         )
 
     def _take_in(self, day: date, run: Recorded) -> None:
         """What the decisions of a run before the period used: as recorded, measured as the draft measures."""
         counted = pc.not_equal(run.decided["verdict"], str(Decided.DENY))
-        lines, facts = run.left.filter(counted), run.evidence.values.filter(counted)
+        lines = run.left.append_column("priority", run.proposals["priority"]).filter(counted)
+        facts = run.evidence.values.filter(counted)
         seen = Evidence(facts, run.evidence.known_by, run.evidence.versions, run.evidence.position)
         few = Recorded(run.header, lines, lines, seen, run.decided.filter(counted), run.released)
         uses = policy.uses(self.draft, self._proposed(few, lines), seen)

@@ -212,6 +212,7 @@ class Batch:
                 "subject": decided["subject"],
                 "parameters": self.parameters.slice(start, _ROWS_AT_ONCE),
                 "proposed": pa.StructArray.from_arrays(clipped, list(action.clippable)),
+                "priority": asked["priority"],
                 "arithmetic": decided["arithmetic"],
                 "evidence": evidence.texts,
                 "evidence_digest": evidence.digests(),

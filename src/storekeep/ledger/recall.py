@@ -42,10 +42,11 @@ DECISIONS = pa.schema(
         ("reverses", _TEXT),
     ]
 )
-# Steps after which a decision has no effect, so that it gives back what it took from limits.
+# Steps after which a decision has no effect, so that it gives back what it took from limits. One that was
+# given up may have had one, and keeps it.
 RELEASING = ("rejected", "denied", "expired", "withdrawn", "failed", "dropped", "compensated")
 _ENTRIES_AT_ONCE = 40_000
-_TOLD = ("kind", "decision_id", "step")
+_TOLD = ("kind", "decision_id", "step", "given_up")
 _SPOKEN = """
 SELECT rule.rule, rule.effect, min(rule.reason), count(*) FROM (
   SELECT unnest(json_transform(entry->'rules',
@@ -65,7 +66,7 @@ _NOTHING_RELEASED = pa.table(
 class Recorded:
     """One run of an agent as it was recorded, row by row in one order.
 
-    `proposals` are as the agent proposed them (its priorities are not recorded), `left` as policy left them.
+    `proposals` are as the agent proposed them, with their `priority`; `left` as policy left them.
     `decided` has `decision_id`, `verdict`, `rules` (each with `rule` and `effect`), `money_minor` and
     `currency`; `released` has `decision_id` and `step` of earlier decisions that came to nothing since the
     run before.
@@ -94,13 +95,13 @@ def proposed(
     histories = list(steps(tx, decision_ids).values())
     recorded = [history[0] for history in histories]
     run = header(tx, recorded[0]["batch"])
-    many = len(recorded)
     lines = pa.Table.from_pylist(
         [history[0]["parameters"] if as_recorded else standing(history) for history in histories],
         schema=pa.schema([column.remove_metadata() for column in action.parameters.arrow]),
     )
     subjects = pa.array([each["subject"] for each in recorded], pa.string())
-    table = lines.add_column(0, "priority", pa.array([0.0] * many))
+    urgency = pa.array([each["priority"] for each in recorded], pa.float64())
+    table = lines.add_column(0, "priority", urgency)
     table = table.add_column(0, "subject", subjects)
     return Proposed(
         agent=run["agent"],
@@ -121,7 +122,7 @@ def asked_digest(parameters: Mapping[str, Any]) -> str:
 
 
 def entries(tx: Transaction, first: int, last: int) -> pa.Table:
-    """The entries of a range of batches in order, each with the `kind`, `decision_id` and `step` it tells."""
+    """The entries of a range of batches in order, each with its `kind`, `decision_id`, `step`, `given_up`."""
     return _told(tx.ledger_entries(first, last))
 
 
@@ -261,6 +262,7 @@ class _Reading:
             {
                 "parameters": parameters,
                 "proposed": {name: parameters[name] for name in action.clippable},
+                "priority": "DOUBLE",
                 "evidence": dict(evidence),
                 "rules": [{"rule": "VARCHAR", "effect": "VARCHAR"}],
                 "money_minor": "BIGINT",
@@ -280,12 +282,13 @@ class _Reading:
         headers, lines = entries.filter(pc.equal(kinds, "batch")), entries.filter(judged)
         body = self._bodies(lines)
         left = pa.Table.from_struct_array(body["parameters"]).select(self.names)
+        asked = self._unclipped(left, pa.Table.from_struct_array(body["proposed"]))
         return _Block(
             action=self.action.name,
             headers=headers.select(["batch", "entry"]),
             released=_released(entries),
             batches=lines["batch"].to_numpy(),
-            proposals=self._unclipped(left, pa.Table.from_struct_array(body["proposed"])),
+            proposals=asked.add_column(0, "priority", body["priority"]),
             left=left,
             values=pa.Table.from_struct_array(body["evidence"]),
             decided=pa.table(
@@ -333,7 +336,8 @@ def _released(entries: pa.Table) -> pa.Table:
     """Which decisions came to nothing, by which step, in the order in which they did."""
     made = pc.is_in(entries["kind"], value_set=pa.array(["batch", "decision"]))
     ended = pc.is_in(entries["step"], value_set=pa.array(RELEASING))
-    return entries.filter(pc.and_not(ended, made)).select(_NOTHING_RELEASED.column_names)
+    over = pc.and_(pc.and_not(ended, made), entries["given_up"].is_null())
+    return entries.filter(over).select(_NOTHING_RELEASED.column_names)
 
 
 @dataclass(frozen=True)

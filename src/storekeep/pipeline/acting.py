@@ -218,10 +218,12 @@ class Acting(Breaking):
         if not orders:
             return
         told = [(order, *ends[order.decision_id]) for order in orders]
-        entries = [
-            Entry(kind, ledger.outcome(result, self.now()), order.decision_id, end)
-            for order, end, result in told
-        ]
+        entries = []
+        for order, end, result in told:
+            said = ledger.outcome(result, self.now())
+            if order.decision_id in kept:
+                said = {**said, "given_up": True}
+            entries.append(Entry(kind, said, order.decision_id, end))
         final = [each for each in told if each[0].decision_id not in kept]
         tx.drop_uses([order.decision_id for order, end, _ in final if end in _FREED])
         self._append_entries(tx, entries, statuses)
