@@ -331,6 +331,7 @@ def reads(two: Two) -> dict[str, Callable[[Transaction], Any]]:
         "group_values": lambda tx: tx.group_values(two.ids),
         "taken_back": lambda tx: tx.taken_back(two.reverted),
         "proposed_again": lambda tx: tx.proposed_again(two.ids),
+        "taken_up": lambda tx: tx.taken_up(two.ids),
         "count_decisions": lambda tx: tx.count_decisions("status"),
         "count_rules": lambda tx: tx.count_rules(),
         "value_by_batch": lambda tx: tx.value_by_batch(),
