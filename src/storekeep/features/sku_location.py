@@ -31,7 +31,7 @@ class Feature:
 
     `over` names the relation: `daily` (a row for each day with sales: `units`, `day`), `terms` (the
     supply terms in force), `received` (a row for each delivery of the supplier: `days`), `ordered` (a row
-    for each earlier order of the item: `units`).
+    for each earlier order of the item that the order system confirmed and still holds: `units`).
     """
 
     name: str
@@ -124,7 +124,7 @@ FEATURES: tuple[Feature, ...] = (
         "float",
         "ordered",
         "round(avg(units), 6)",
-        "Mean of its orders of 13 weeks.",
+        "Mean of its orders of 13 weeks that were confirmed and not cancelled.",
         "unit",
         nullable=True,
     ),
@@ -165,7 +165,8 @@ WITH terms AS (
   FROM terms LEFT JOIN order_delivery USING (supplier_id)
 ), ordered AS (
   SELECT sku, quantity_units AS units FROM move
-  WHERE event_type = 'OrderCommitted' AND occurred_at > $known_by - INTERVAL 91 DAY
+  WHERE event_type = 'PurchaseOrderConfirmed' AND occurred_at > $known_by - INTERVAL 91 DAY
+    AND decision_id NOT IN (SELECT decision_id FROM move WHERE event_type = 'PurchaseOrderCancelled')
 )
 """
 
