@@ -323,6 +323,8 @@ def evidence(
 
 def without_own(evidence: Evidence, proposed: Proposed) -> Evidence:
     """The evidence less what the proposals themselves have committed, which they would else count."""
+    if "order_units" not in proposed.proposals.column_names:
+        return evidence
     places = pc.index_in(evidence.values["subject"], proposed.proposals["subject"].combine_chunks())
     units = pc.fill_null(proposed.proposals["order_units"].combine_chunks().take(places), 0)
     place = evidence.values.column_names.index("committed_units")

@@ -16,15 +16,13 @@ from storekeep.actions import (
     PLACE_PURCHASE_ORDER,
     Adapter,
 )
-from storekeep.agents import replenish
-from storekeep.decisions import Action, Evidence, Proposed, decision_ids, stamp
+from storekeep.agents import AGENTS, Agent
+from storekeep.decisions import Action, decision_ids, stamp
 from storekeep.errors import Refused
 from storekeep.lake import Lake
 from storekeep.ledger import Entry, Signer
 from storekeep.store import OURSELVES, Store, Transaction
 
-Agent = Callable[[Evidence, Action], Proposed]
-AGENTS: Mapping[str, Agent] = {replenish.NAME: replenish.propose}
 DISPATCH = "dispatch"
 
 ACTIONS: Mapping[str, Action] = {PLACE_PURCHASE_ORDER.name: PLACE_PURCHASE_ORDER}
@@ -76,25 +74,28 @@ class Opened:
             if not file.exists():
                 raise Refused(f"agent {name} has no rulebook; put one in force with policy promote")
             text = file.read_text(encoding="utf-8")
-            shipped = policy.load(text, action=PLACE_PURCHASE_ORDER, evidence=features.SCHEMA)
+            shipped = self._loaded(text)
             self._put_in_force(tx, "rulebook", name, shipped.version, text, OURSELVES)
             registered = (shipped.version, text)
         if registered[0] not in self._rulebooks:
-            self._rulebooks[registered[0]] = policy.load(
-                registered[1], action=PLACE_PURCHASE_ORDER, evidence=features.SCHEMA
-            )
+            self._rulebooks[registered[0]] = self._loaded(registered[1])
         return self._rulebooks[registered[0]]
 
     def promote(self, path: Path, by: str) -> str:
         """Put a rulebook from a file in force for its agent; its version."""
-        loaded = policy.load(path, action=PLACE_PURCHASE_ORDER, evidence=features.SCHEMA)
-        agent = loaded.content.agent
+        loaded = self._loaded(path)
+        agent, action = loaded.content.agent, loaded.content.action
         if agent not in self.agents:
             raise Refused(f"{path}: there is no agent {agent}; there are {', '.join(self.agents)}")
+        if action != (own := self.agents[agent].action):
+            raise Refused(f"{path}: agent {agent} proposes {own}, and the rulebook is for {action}")
         text = path.read_text(encoding="utf-8")
         with self.store.transaction(self.tenant) as tx:
             self._put_in_force(tx, "rulebook", agent, loaded.version, text, by)
         return loaded.version
+
+    def _loaded(self, source: Path | str) -> policy.Rulebook:
+        return policy.load(source, action=self.actions, evidence=features.SCHEMA)
 
     def dispatch_policy(self, tx: Transaction) -> policy.Dispatch:
         """The dispatch policy in force; the one that ships when there is none yet."""

@@ -187,7 +187,7 @@ class Reverting(Undoing):
             known_by=datetime.fromisoformat(header["known_by"]),
             position=header["position"],
         )
-        proposed = before or self.agents[header["agent"]](evidence, action)
+        proposed = before or self.agents[header["agent"]].propose(evidence, action)
         if proposed.version != header["agent_version"]:
             raise Refused(
                 f"the decision was made by version {header['agent_version']} of {header['agent']}, "

@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from storekeep import bus, ledger, policy
-from storekeep.decisions import Proposed, Selection, decision_ids
+from storekeep.decisions import Proposed, Selection
 from storekeep.errors import Refused
 from storekeep.ledger import Again, Batch, Step, Wake
 from storekeep.pipeline.deciding import Run, terms_of
@@ -91,7 +91,7 @@ class Undoing(Returning):
         wake = self._asked(tx, proposed, location_id)
         judgement = policy.judge(rulebook, proposed, evidence, used)
         batch = Batch(
-            batch_id=decision_ids(self.now(), f"{self.tenant}/{location_id}/undo", [ids[0]])[0],
+            batch_id=self._run_id(location_id, f"undo/{ids[0]}"),
             at=self.now(),
             location_id=location_id,
             evidence=evidence,

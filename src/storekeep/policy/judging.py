@@ -98,16 +98,21 @@ class Rulebook:
 
 
 def load(
-    source: Path | str, *, action: Action, evidence: Mapping[str, str], name: str = "rulebook"
+    source: Path | str,
+    *,
+    action: Action | Mapping[str, Action],
+    evidence: Mapping[str, str],
+    name: str = "rulebook",
 ) -> Rulebook:
     """Read, check and compile a rulebook: a file when given a `Path`, else the text itself.
 
-    `evidence` gives the DuckDB type of each column that the agent's evidence has; `name` is what a text is
-    called in what is said about it. Raises `Refused` with file, line and column of the first fault.
+    `action` is the one it must be for, or all that there are, by name. `evidence` gives the DuckDB type of
+    each column that the agent's evidence has; `name` is what a text is called in what is said about it.
+    Raises `Refused` with file, line and column of the first fault.
     """
     checked = check(source, name, action, evidence)
     return Rulebook(
-        checked.content, checked.version, action, checked, Query(checked), Clauses(checked)
+        checked.content, checked.version, checked.action, checked, Query(checked), Clauses(checked)
     )
 
 

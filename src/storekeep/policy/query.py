@@ -182,7 +182,7 @@ class _Text:
         self.limits = checked.limits
         self.types = checked.columns
         self.clips = [(place, rule) for place, rule in self.rules if rule.effect == "clip"]
-        self.clippable = checked.clippable if self.clips else ()
+        self.clippable = checked.action.clippable if self.clips else ()
         self.changes = [(rule.id, one) for _, rule in self.rules for one in rule.changes]
         self.derived = checked.derived if self.clips or self.changes else {}
         self.lowered = (*self.clippable, *self.derived) if self.clips else ()

@@ -21,7 +21,7 @@ from storekeep import canonical
 from storekeep.decisions import Action, Reversibility
 from storekeep.errors import InvariantBroken, Refused
 from storekeep.policy import reasons, written
-from storekeep.policy.forms import Form, Name, Words, fitted
+from storekeep.policy.forms import Form, Name, Words, fitted, near
 from storekeep.policy.reasons import Reason
 from storekeep.policy.written import Written
 from storekeep.sql import Expression, Family, Place, family, parse
@@ -256,18 +256,24 @@ class Checked:
     rules: tuple[CheckedRule, ...]
     limits: tuple[CheckedLimit, ...]
     roles: tuple[str, ...]
-    clippable: tuple[str, ...]
-    reversibility: Reversibility
+    action: Action
     derived: Mapping[str, Expression]
     columns: Mapping[str, str]
 
 
-def check(source: Path | str, name: str, action: Action, evidence: Mapping[str, str]) -> Checked:
-    """Read and check a rulebook against the action's parameters and the evidence's columns.
+def check(
+    source: Path | str,
+    name: str,
+    action: Action | Mapping[str, Action],
+    evidence: Mapping[str, str],
+) -> Checked:
+    """Read and check a rulebook against its action's parameters and the evidence's columns.
 
     Raises `Refused` (a file that cannot be opened: `Misused`) with the place of what is wrong.
     """
-    return _Checker(written.read(source, name), action, evidence).checked()
+    found = written.read(source, name)
+    content = _content(found)
+    return _Checker(found, content, _action(found, content, action), evidence).checked()
 
 
 def columns(action: Action, evidence: Mapping[str, str]) -> dict[str, str]:
@@ -283,14 +289,38 @@ def columns(action: Action, evidence: Mapping[str, str]) -> dict[str, str]:
     return found
 
 
+def _content(source: Written) -> Content:
+    if not isinstance(source.value, dict):
+        what = "a rulebook is keys with values, such as `rulebook: replenish`"
+        raise Refused(f"{source.place()}: {what}")
+    return fitted(source, Content, MODELS, _WANTED)
+
+
+def _action(source: Written, content: Content, given: Action | Mapping[str, Action]) -> Action:
+    """The action that a rulebook is for."""
+    place, name = source.place("action"), content.action
+    if isinstance(given, Action):
+        if name != given.name:
+            raise Refused(
+                f"{place}: the rulebook is for {name}, and was given to judge {given.name}"
+            )
+        return given
+    if name not in given:
+        raise Refused(f"{place}: there is no action {name!r}; {near(name, given)}")
+    return given[name]
+
+
 class _Checker:
-    def __init__(self, source: Written, action: Action, evidence: Mapping[str, str]) -> None:
+    def __init__(
+        self, source: Written, content: Content, action: Action, evidence: Mapping[str, str]
+    ) -> None:
         self.source = source
+        self.content = content
         self.action = action
         self.columns = columns(action, evidence)
 
     def checked(self) -> Checked:
-        content = self._content()
+        content = self.content
         self._whole(content)
         rules = [rule for effect in LISTS for rule in self._rules(content, effect)]
         limits = [self._limit(place, limit) for place, limit in enumerate(content.limits)]
@@ -303,8 +333,7 @@ class _Checker:
             rules=tuple(sorted(rules, key=lambda rule: (LISTS.index(rule.effect), rule.id))),
             limits=tuple(sorted(limits, key=lambda limit: limit.id)),
             roles=self._roles(content),
-            clippable=self.action.clippable,
-            reversibility=self.action.reversibility,
+            action=self.action,
             derived=self._derived(),
             columns=self.columns,
         )
@@ -312,19 +341,7 @@ class _Checker:
     def refuse(self, place: Place, what: str) -> NoReturn:
         raise Refused(f"{place}: {what}")
 
-    def _content(self) -> Content:
-        if not isinstance(self.source.value, dict):
-            self.refuse(
-                self.source.place(), "a rulebook is keys with values, such as `rulebook: replenish`"
-            )
-        return fitted(self.source, Content, MODELS, _WANTED)
-
     def _whole(self, content: Content) -> None:
-        if content.action != self.action.name:
-            what = (
-                f"the rulebook is for {content.action}, and was given to judge {self.action.name}"
-            )
-            self.refuse(self.source.place("action"), what)
         if len(set(content.roles)) < len(content.roles):
             self.refuse(self.source.place("roles"), "a role is listed twice")
         if not content.permit:
