@@ -264,6 +264,39 @@ def test_a_run_after_its_deadline_says_so(opened: Shop, tmp_path: Path) -> None:
     assert noted(opened, "batch")[0]["heard_late"]
 
 
+def test_what_is_decided_too_late_is_not_done_and_the_next_run_proposes_anew(
+    opened: Shop, tmp_path: Path
+) -> None:
+    shipped = (SHIPPED / "replenish.yaml").read_text()
+    (tmp_path / "book.yaml").write_text(shipped.replace("decide_within: 36h", "decide_within: 20m"))
+    pipeline, before = opened.pipeline, opened.stock()
+    pipeline.promote(tmp_path / "book.yaml", "ann")
+    opened.clock.now += timedelta(minutes=20, microseconds=1)
+    (run,) = pipeline.dispatch().values()
+    assert run.verdicts["deny"] > 0
+    assert {run.verdicts[each] for each in ("allow", "clip", "escalate")} == {0}
+    opened.act(FIRST_DAY)
+    assert opened.stock() == before
+    assert opened.back_office.count_orders() == 0
+    rows = [row for row in opened.decisions().values() if row["verdict"] == "deny"]
+    with pipeline.store.transaction(pipeline.tenant) as tx:
+        assert tx.approvals() == []
+        text = ledger.text(ledger.explain(tx, pipeline.lake, rows[0]["decision_id"]))
+        uses = tx.uses("supplier-week", date(2000, 1, 1), date(2100, 1, 1))
+    assert "forbid by decide-within: Decided 0:20:01 after the first event it answers" in text
+    assert "Order nothing; the next review looks at the item again." in text
+    assert uses.num_rows == 0
+    assert pipeline.replay(rows[0]["decision_id"])["run_identical"]
+    # The deadline of the dispatch policy, an hour, was kept: each has a say of its own.
+    (batch,) = noted(opened, "batch")
+    assert not batch["heard_late"]
+    another = renamed(shop.sales(FIRST_DAY, FIRST_DAY).slice(0, 1))
+    pipeline.publish("SaleRecorded", "tills", LOCATION, another)
+    opened.clock.now += timedelta(minutes=20)
+    (run,) = pipeline.dispatch().values()
+    assert run.verdicts["allow"] > 0
+
+
 def test_every_event_is_answered(opened: Shop) -> None:
     """By a run that heard it, or by a note that nobody listens; none twice, none left out."""
     opened.pipeline.dispatch()

@@ -239,6 +239,22 @@ def test_durations_are_read_short_and_as_iso_8601() -> None:
     assert load(GOOD).content.sla.approve_within == timedelta(days=1)
 
 
+def test_what_came_too_late_says_how_late_and_what_happens_instead() -> None:
+    for text, instead in (
+        ("", "Nothing is ordered."),
+        (", on_timeout: Look again.", "Look again."),
+    ):
+        head = {"safe_default": "Nothing is ordered."}
+        sla = {"decide_within": "1h"} | ({"on_timeout": "Look again."} if text else {})
+        judgement = judged(
+            book(**head, sla=sla), [{}], waited=timedelta(hours=3, minutes=12, microseconds=1)
+        )
+        assert reasons(judgement)[0][-1] == (
+            f"Decided 3:12:01 after the first event it answers, and 1:00:00 is allowed. {instead}"
+        )
+    assert verdicts(judged(book(), [{}], waited=timedelta(days=99))) == ["allow"]
+
+
 def test_a_breaker_has_thresholds_also_where_none_are_written() -> None:
     told = load(GOOD).content.breaker
     assert (told.failures, told.probes) == (5, 1)

@@ -211,7 +211,11 @@ class _Trial:
                 self._take_in(day, run)
             return
         judged = policy.judge(
-            self.draft, self._proposed(run, run.proposals), run.evidence, self.used.before(day)
+            self.draft,
+            self._proposed(run, run.proposals),
+            run.evidence,
+            self.used.before(day),
+            waited=run.at - datetime.fromisoformat(run.header["heard_since"]),
         )
         judged = policy.bar(judged, run.header["barred"])
         if not in_shadow:

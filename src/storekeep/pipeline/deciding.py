@@ -211,11 +211,12 @@ class Deciding(Answering):
             return None
         rulebook = self.rulebook(tx, wake.agent)
         used = used_limits(tx, rulebook, proposed, evidence)
-        judgement = policy.judge(rulebook, proposed, evidence, used)
+        at = self.now()
+        judgement = policy.judge(rulebook, proposed, evidence, used, waited=at - wake.since)
         barred = self._barred(tx, dispatch, wake.agent, proposed)
         return Batch(
-            batch_id=self._run_id(location_id, f"{wake.agent}/{place}"),
-            at=self.now(),
+            batch_id=self._run_id(location_id, f"{wake.agent}/{place}", at),
+            at=at,
             location_id=location_id,
             evidence=evidence,
             proposed=proposed,
@@ -225,9 +226,9 @@ class Deciding(Answering):
             wake=replace(wake, mode=mode, barred=barred),
         )
 
-    def _run_id(self, location_id: str, seed: str) -> str:
+    def _run_id(self, location_id: str, seed: str, at: datetime) -> str:
         """The same id for the same run made twice: `seed` is who ran, and from where on it heard."""
-        return decision_ids(self.now(), f"{self.tenant}/{location_id}", [seed])[0]
+        return decision_ids(at, f"{self.tenant}/{location_id}", [seed])[0]
 
     def _barred(
         self, tx: Transaction, dispatch: policy.Dispatch, agent: str, proposed: Proposed

@@ -196,10 +196,11 @@ class Reverting(Undoing):
         rulebook = self.rulebook(tx, header["agent"], header["rulebook_version"])
         used = pa.Table.from_pylist(header["limits_used"], schema=policy.USED)
         wake = ledger.wake_of(header)
-        judgement = policy.judge(rulebook, proposed, evidence, used)
+        at = datetime.fromisoformat(header["decided_at"])
+        judgement = policy.judge(rulebook, proposed, evidence, used, waited=at - wake.since)
         return Batch(
             batch_id=header["batch_id"],
-            at=datetime.fromisoformat(header["decided_at"]),
+            at=at,
             location_id=location_id,
             evidence=evidence,
             proposed=proposed,

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from datetime import datetime
 from typing import Any
 
 import pyarrow as pa
@@ -88,11 +89,12 @@ class Undoing(Returning):
             raise Refused(f"nothing is known of {', '.join(missing)} any more: leave it out")
         rulebook = self.rulebook(tx, row["agent"])
         used = used_limits(tx, rulebook, proposed, evidence)
-        wake = self._asked(tx, proposed, location_id)
+        at = self.now()
+        wake = self._asked(tx, proposed, location_id, at)
         judgement = policy.judge(rulebook, proposed, evidence, used)
         batch = Batch(
-            batch_id=self._run_id(location_id, f"undo/{ids[0]}"),
-            at=self.now(),
+            batch_id=self._run_id(location_id, f"undo/{ids[0]}", at),
+            at=at,
             location_id=location_id,
             evidence=evidence,
             proposed=proposed,
@@ -106,7 +108,7 @@ class Undoing(Returning):
         self._commit_orders(tx, batch)
         return Run(batch.batch_id, evidence.values.num_rows, batch.counts(), wake.agent, wake.mode)
 
-    def _asked(self, tx: Transaction, proposed: Proposed, location_id: str) -> Wake:
+    def _asked(self, tx: Transaction, proposed: Proposed, location_id: str, at: datetime) -> Wake:
         """Why a run is made that no event has woken: a person asked for it. It may do what any run may."""
         agent, dispatch, halts = proposed.agent, self.dispatch_policy(tx), tx.halts()
         if halt := halts.get(agent) or halts.get(EVERY_AGENT):
@@ -121,7 +123,7 @@ class Undoing(Returning):
                 "see `storekeep agents list`"
             )
         barred = self._barred(tx, dispatch, agent, proposed)
-        return Wake(agent, mode, dispatch.version, self.now(), late=False, heard=(), barred=barred)
+        return Wake(agent, mode, dispatch.version, at, late=False, heard=(), barred=barred)
 
 
 def again_of(header: Mapping[str, Any], recorded: pa.Table) -> Again | None:

@@ -11,6 +11,7 @@ A dispatch policy says which agent is woken by which event, and `bar` settles wh
 from storekeep.policy.cases import Failed, Tried, beside, try_cases
 from storekeep.policy.changing import BOUNDS, bounds, changed
 from storekeep.policy.comparison import Change, Difference, compare
+from storekeep.policy.denying import bar
 from storekeep.policy.dispatch import (
     SHIPPED_DISPATCH,
     Dispatch,
@@ -30,7 +31,6 @@ from storekeep.policy.judging import (
     usage_keys,
     uses,
 )
-from storekeep.policy.precedence import bar
 
 __all__ = [
     "BOUNDS",

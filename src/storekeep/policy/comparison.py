@@ -85,8 +85,10 @@ def _parts(book: Rulebook) -> dict[tuple[str, str], Mapping[str, _Said]]:
 def _head(content: Content) -> dict[str, _Said]:
     said = {name: getattr(content, name) for name in _HEAD}
     said["roles"] = ", ".join(said["roles"])
-    times = {name: str(getattr(content.sla, name)) for name in ("decide_within", "approve_within")}
-    return {**said, **times, "on_timeout": content.sla.on_timeout}
+    sla = content.sla
+    times = {"decide_within": sla.decide_within, "approve_within": sla.approve_within}
+    told = {name: None if length is None else str(length) for name, length in times.items()}
+    return {**said, **told, "on_timeout": sla.on_timeout}
 
 
 def _changes(before: Mapping[str, _Said], after: Mapping[str, _Said]) -> list[Change]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,7 @@ import pyarrow.compute as pc
 
 from storekeep.decisions import VERDICTS, Action, Evidence, Judgement, Proposed
 from storekeep.errors import InvariantBroken
+from storekeep.policy.denying import overdue
 from storekeep.policy.limits import Flags, Queue, Served, serve
 from storekeep.policy.query import LARGEST_AMOUNT, ROW, Query
 from storekeep.policy.rulebook import (
@@ -122,7 +124,9 @@ def judge(
     evidence: Evidence,
     used: pa.Table | None = None,
     approved: frozenset[str] = frozenset(),
+    *,
     apart: pa.Array | None = None,
+    waited: timedelta = timedelta(),
 ) -> Judgement:
     """Judge every proposal of a batch, each on its evidence and all against the limits that they share.
 
@@ -130,11 +134,13 @@ def judge(
     `usage_keys`. `approved` are subjects that a person approved: what would ask a person is then satisfied;
     what forbids still does. `apart` judges several batches at once, each as if it were alone: it numbers each
     row's batch, `used` then has a column `batch` of these numbers, and the evidence has the proposals' rows.
+    `waited` is how long ago the first event was told that the batch answers: beyond the rulebook's
+    `decide_within` everything is denied.
     Raises `InvariantBroken` when the batch is for another agent or action, or limits over time come without
     `used`.
     """
     bench = _Bench(rulebook, proposed, evidence, used, apart)
-    return bench.judgement(approved)
+    return overdue(bench.judgement(approved), rulebook.content, waited)
 
 
 def usage_keys(rulebook: Rulebook, proposed: Proposed, evidence: Evidence) -> pa.Table:

@@ -31,8 +31,8 @@ GROUP = "order_group"
 GROUP_VALUE = "group_value_minor"
 EVIDENCE = "evidence."
 CLIPPED = "clipped."
-DEFAULT, IRREVERSIBLE = "default", "irreversible"
-RESERVED = frozenset({DEFAULT, IRREVERSIBLE})
+DEFAULT, IRREVERSIBLE, LATE = "default", "irreversible", "decide-within"
+RESERVED = frozenset({DEFAULT, IRREVERSIBLE, LATE})
 LISTS = ("forbid", "escalate", "clip", "permit")
 _KEYABLE = frozenset({Family.TEXT, Family.INTEGER, Family.BOOLEAN, Family.DATE})
 _WANTED: Mapping[str, str] = {
@@ -128,14 +128,15 @@ class Limit(Form):
 class Sla(Form):
     """How long a decision may take."""
 
-    decide_within: Duration = Field(
-        default=timedelta(hours=1), description="From the event to the decision."
+    decide_within: Duration | None = Field(
+        default=None,
+        description="From the first event to the decision; after it nothing is done. No end if not given.",
     )
     approve_within: Duration = Field(
         default=timedelta(days=1), description="From the decision to a person's answer."
     )
     on_timeout: Words | None = Field(
-        default=None, description="What happens when the time is over; `safe_default` if not given."
+        default=None, description="What happens when a time is over; `safe_default` if not given."
     )
 
 
