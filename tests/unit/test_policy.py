@@ -17,7 +17,7 @@ from storekeep import features, policy
 from storekeep.actions import PLACE_PURCHASE_ORDER
 from storekeep.decisions import VERDICTS, Reversibility
 from storekeep.errors import InvariantBroken, Misused, Refused
-from storekeep.policy.rulebook import MODELS
+from storekeep.policy.rulebook import FIGURES, MODELS
 from storekeep.sql import FUNCTIONS
 from tests.rulebooks import (
     EVIDENCE,
@@ -103,7 +103,9 @@ SHARES = "limits: [{id: a, sum: 1, by: [], at_most: 1, per: day, then: forbid, "
         (GOOD + "breaker: {probes: 1.5}\n", "10:19", "probes: Input should be a valid integer"),
         (GOOD + "breaker: {within: soon}\n", "10:19", "like 4h, 30m, 2d"),
         (GOOD + "breaker: {failure: 3}\n", "10:11", "'failure'; did you mean 'failures'?"),
-        (GOOD + "rollback: [{id: a, when: waste = 'x', reason: y}]\n", "10:34", "cannot be compared"),
+        (GOOD + "rollback: [{id: a, when: days = 'x', reason: y}]\n", "10:33", "cannot be compared"),
+        (GOOD + "rollback: [{id: a, when: day > 1, reason: y}]\n", "10:26", "did you mean 'days'?"),
+        (GOOD + "rollback: [{id: a, when: days > 1, decisions: 0, reason: y}]\n", "10:47", "than or"),
         (GOOD + "roles: [buyer, buyer]\n", "10:8", "listed twice"),
         (GOOD + ASKS + "{}, persons: 4}]\n", "10:73", "less than or equal to 3"),
         (GOOD + ASKS + "{}, persons: two}]\n", "10:73", "valid integer"),
@@ -755,6 +757,14 @@ def test_every_function_of_a_condition_is_documented() -> None:
     text = DOCS.read_text(encoding="utf-8")
     for usage, meaning in FUNCTIONS.items():
         assert f"| `{usage}` | {meaning} |" in text
+
+
+def test_every_key_figure_is_documented_and_the_example_names_some() -> None:
+    text = DOCS.read_text(encoding="utf-8")
+    for name, meaning in FIGURES.items():
+        assert f"| `{name}` | {meaning} |" in text
+    (example,) = [each.split("```")[0] for each in text.split("```yaml\n") if "rollback:" in each]
+    assert len(load(GOOD + example).checked.rollback) == 1
 
 
 def test_the_documented_example_is_a_rulebook() -> None:

@@ -63,6 +63,7 @@ class Two:
     batch: int
     home: Settings
     reverted: str
+    version: str
 
     @property
     def partition(self) -> int:
@@ -90,7 +91,8 @@ def two(home_settings: Settings) -> Iterator[Two]:
         store = opened.pipeline.store
         with store.transaction(home.tenant) as tx:
             # Played on without buying and acting, so that tasks and requests stand open as well.
-            ids = [row["decision_id"] for row in tx.decisions(Selection())]
+            found = tx.decisions(Selection())
+            ids = [row["decision_id"] for row in found]
             tx.add_approvals(request(ids[0]))
             tx.halt("offers", shop.moment(shop.FIRST_DAY), "ann", "it orders too much")
             tx.add_mode(CHANGE)
@@ -98,7 +100,8 @@ def two(home_settings: Settings) -> Iterator[Two]:
             tx.set_breaker(open_breaker())
         with store.transaction(eve) as tx:
             tx.make_tenant()
-        yield Two(database, store, home.tenant, eve, ids, 1, home, reverted)
+        version = found[0]["rulebook_version"]
+        yield Two(database, store, home.tenant, eve, ids, 1, home, reverted, version)
 
 
 def again(opened: shop.Shop, *ids: str) -> str:
@@ -331,6 +334,11 @@ def reads(two: Two) -> dict[str, Callable[[Transaction], Any]]:
         "group_values": lambda tx: tx.group_values(two.ids),
         "taken_back": lambda tx: tx.taken_back(two.reverted),
         "proposed_again": lambda tx: tx.proposed_again(two.ids),
+        "promotions": lambda tx: tx.promotions("rulebook", "replenish", lock=True),
+        "decided_under": lambda tx: tx.decided_under(
+            "replenish", two.version, shop.moment(LONG_AGO)
+        ),
+        "out_of_stock_share": lambda tx: tx.out_of_stock_share(),
         "taken_up": lambda tx: tx.taken_up(two.ids),
         "count_decisions": lambda tx: tx.count_decisions("status"),
         "count_rules": lambda tx: tx.count_rules(),
@@ -491,7 +499,7 @@ def test_each_method_of_a_transaction_is_tried() -> None:
         if not name.startswith("_")
     }
     # One refuses for want of an entry, see below; the time is nobody's.
-    assert methods == {*reads(Two(*[None] * 8)), *WRITES, "ledger_entry", "now"}  # type: ignore[arg-type]  # only their names
+    assert methods == {*reads(Two(*[None] * 9)), *WRITES, "ledger_entry", "now"}  # type: ignore[arg-type]  # only their names
 
 
 def test_no_method_tells_of_others(two: Two) -> None:

@@ -372,3 +372,52 @@ def show(asked: Asked, version: str | None, agent: str) -> None:
     }
     body = "\n".join(shown.printable(line) for line in content.rstrip().splitlines())
     asked.answer(document, f"# Rulebook {loaded.id}, version {loaded.version}, {state}\n{body}")
+
+
+_PROMOTED = (
+    Column("Version"),
+    Column("Since"),
+    Column("By"),
+    Column("Why", wrap=True),
+)
+_FIGURES = (Column("Key figure"), Column("Value", right=True))
+_ROLLBACK = (Column("Taken back when"), Column("From", right=True), Column("Holds"))
+
+
+@policy.command()
+@_OF_AGENT
+@pass_asked
+def history(asked: Asked, agent: str) -> None:
+    """Say which versions were in force, and how the one that is does."""
+    with asked.pipeline() as pipeline:
+        standing = pipeline.measure(agent)
+    content, reached = standing.rulebook.content, standing.reasons
+    document = {
+        "rulebook": content.rulebook,
+        "promotions": standing.promotions,
+        "figures": standing.figures,
+        "rollback": [
+            {**each.model_dump(), "holds": each.id in reached} for each in content.rollback
+        ],
+    }
+    zone = asked.zone()
+    promoted = [
+        (
+            row["version"][:12],
+            shown.moment(row["promoted_at"], zone),
+            row["promoted_by"],
+            row["reason"],
+        )
+        for row in standing.promotions
+    ]
+    known = [
+        (name, "not known" if value is None else f"{value:,.3f}".rstrip("0").rstrip("."))
+        for name, value in standing.figures.items()
+    ]
+    conditions = [
+        (each.when, f"{each.decisions:,} decisions", "yes" if each.id in reached else "no")
+        for each in content.rollback
+    ]
+    parts = [shown.table(_PROMOTED, promoted), shown.table(_FIGURES, known)]
+    parts += [shown.table(_ROLLBACK, conditions)] if conditions else []
+    asked.answer(document, "\n\n".join(parts))

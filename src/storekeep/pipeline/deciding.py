@@ -90,6 +90,7 @@ class Deciding(Answering):
             if run is not None:
                 runs[each.agent, each.location_id] = run
         self.note_unheard()
+        self.roll_back()
         return runs
 
     def note_unheard(self) -> int:

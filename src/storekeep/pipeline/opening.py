@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from random import random
+from typing import Any
 
 from storekeep import features, ledger, policy
 from storekeep.actions import (
@@ -119,15 +120,26 @@ class Opened:
         return loaded.version
 
     def _put_in_force(
-        self, tx: Transaction, kind: str, name: str, version: str, text: str, by: str
+        self,
+        tx: Transaction,
+        kind: str,
+        name: str,
+        version: str,
+        text: str,
+        by: str,
+        *,
+        why: Mapping[str, Any] | None = None,
     ) -> None:
-        """Keep a version and make it the one in force; when a person did, the ledger says so."""
+        """Keep a version and make it the one in force; unless it is what ships, the ledger says so.
+
+        `why` has the `reason` and what it rests on, where one was taken back.
+        """
         at = self.now()
         tx.register(kind, name, version, text, at, by)
-        tx.promote(kind, name, version, at, by)
-        if by == OURSELVES:
+        tx.promote(kind, name, version, at, by, None if why is None else why["reason"])
+        if by == OURSELVES and why is None:
             return
-        said = {"of": kind, "name": name, "version": version, "text": text}
+        said = {"of": kind, "name": name, "version": version, "text": text, **(why or {})}
         self._note(tx, Entry("promotion", {**said, "by": by, "at": stamp(at)}))
 
     def _note(self, tx: Transaction, entry: Entry) -> None:

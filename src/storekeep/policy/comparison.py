@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from storekeep.policy.judging import Rulebook
 from storekeep.policy.rulebook import Content
-from storekeep.sql import Expression, Place, parse, same
+from storekeep.sql import Expression, same
 
 _Said = str | Expression | None
 _HEAD = ("owner", "agent", "action", "description", "safe_default", "roles")
@@ -76,9 +76,12 @@ def _parts(book: Rulebook) -> dict[tuple[str, str], Mapping[str, _Said]]:
             "role": limit.role,
             "reason": limit.reason.text,
         }
-    for condition in content.rollback:
-        when = parse(condition.when, None, place=Place(f"rollback {condition.id}", 1, 1))
-        found["rollback", condition.id] = {"when": when, "reason": condition.reason}
+    for condition, when in checked.rollback:
+        found["rollback", condition.id] = {
+            "when": when,
+            "decisions": str(condition.decisions),
+            "reason": condition.reason,
+        }
     return found
 
 

@@ -153,13 +153,14 @@ class Query:
                 feed.rows = feed.empty
 
 
-def any_row(condition: str, rows: pa.Table) -> bool:
-    """Whether a checked condition holds for at least one row, or cannot be told of one."""
+def any_row(condition: str, rows: pa.Table, *, untold: bool) -> bool:
+    """Whether a checked condition holds for at least one row; `untold` is for a row that does not tell."""
     with _database().cursor() as connection:
         connection.execute("SET TimeZone = 'UTC'")
         connection.register("facts", rows)
         found = connection.execute(
-            f"SELECT count(*) > 0 FROM facts WHERE TRY({condition}) IS DISTINCT FROM false"
+            f"SELECT count(*) > 0 FROM facts WHERE coalesce(TRY({condition}), $untold)",
+            {"untold": untold},
         ).fetchone()
     return bool(found and found[0])
 

@@ -162,6 +162,9 @@ class Rollback(Form):
 
     id: Name = Field(description="Name of the condition, once in the rulebook.")
     when: Sql = Field(description="SQL condition over key figures, each a number.")
+    decisions: int = Field(
+        default=100, ge=1, description="So many decisions before it counts; 100 if not given."
+    )
     reason: Words = Field(description="Why, in plain words.")
 
 
@@ -208,6 +211,27 @@ MODELS: Mapping[str, type[BaseModel]] = {
     "rollback": Rollback,
 }
 """Which model describes the keys under each key of a rulebook; the empty one is the whole."""
+
+
+FIGURES: Mapping[str, str] = {
+    "decisions": "Decisions under this version since it was put in force, in shadow too.",
+    "days": "Days since then.",
+    "allowed_share": "Of the decisions: allowed as proposed.",
+    "clipped_share": "Of the decisions: lowered to a limit.",
+    "escalated_share": "Of the decisions: a person was asked.",
+    "denied_share": "Of the decisions: denied.",
+    "held_share": "Of the decisions: held back by the agent.",
+    "rejected_share": "Of the requests that wait no more: a person said no.",
+    "unanswered_share": "Of the requests that wait no more: nobody answered in time.",
+    "failed_share": "Of the actions that came to an end: refused, given up or dropped.",
+    "reverted_share": "Of the actions that came to an end: taken back, or to be.",
+    "committed_minor": "Money of what goes ahead and was not taken back, where it is one currency.",
+    "out_of_stock_share": "Of all items with a stock position: nothing on hand now.",
+}
+"""What a condition under `rollback` may name, each a number; a share lies between 0 and 1."""
+
+
+_FIGURE_TYPES = dict.fromkeys(FIGURES, "DOUBLE")
 
 
 @dataclass(frozen=True)
@@ -257,6 +281,7 @@ class Checked:
     rules: tuple[CheckedRule, ...]
     limits: tuple[CheckedLimit, ...]
     roles: tuple[str, ...]
+    rollback: tuple[tuple[Rollback, Expression], ...]
     action: Action
     derived: Mapping[str, Expression]
     columns: Mapping[str, str]
@@ -325,15 +350,17 @@ class _Checker:
         self._whole(content)
         rules = [rule for effect in LISTS for rule in self._rules(content, effect)]
         limits = [self._limit(place, limit) for place, limit in enumerate(content.limits)]
-        for place, condition in enumerate(content.rollback):
-            at = self.source.place("rollback", place, "when")
-            parse(condition.when, None, place=at, want="BOOLEAN")
+        rollback = [
+            (one, self._expression(("rollback", at, "when"), one.when, _FIGURE_TYPES, "BOOLEAN"))
+            for at, one in enumerate(content.rollback)
+        ]
         return Checked(
             content=content,
             version=self._version(),
             rules=tuple(sorted(rules, key=lambda rule: (LISTS.index(rule.effect), rule.id))),
             limits=tuple(sorted(limits, key=lambda limit: limit.id)),
             roles=self._roles(content),
+            rollback=tuple(sorted(rollback, key=lambda each: each[0].id)),
             action=self.action,
             derived=self._derived(),
             columns=self.columns,
