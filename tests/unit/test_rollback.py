@@ -19,6 +19,7 @@ from storekeep import policy
 from storekeep.cli.program import program
 from storekeep.config import Settings
 from storekeep.decisions import Selection
+from storekeep.errors import Refused
 from storekeep.policy.rulebook import FIGURES
 from tests.rulebooks import book, loaded, rule
 from tests.shop import BUYER, FIRST_DAY, LOCATION, Shop, new_tenant, of_tenant, opened_shop
@@ -195,6 +196,14 @@ def test_the_command_shows_versions_figures_and_conditions(shop: Shop, tmp_path:
     text = CliRunner().invoke(program, words).output
     assert f"version {bad[:12]} was taken back" in " ".join(text.split())
     assert "denied_share not known" in " ".join(text.split())
+
+
+def test_nobody_promotes_under_our_name(shop: Shop, tmp_path: Path) -> None:
+    path = tmp_path / "book.yaml"
+    path.write_text(json.dumps(GOOD))
+    for put in (shop.pipeline.promote, shop.pipeline.promote_dispatch):
+        with pytest.raises(Refused, match="own name"):
+            put(path, "storekeep")
 
 
 def test_before_enough_decisions_nothing_is_taken_back(shop: Shop, tmp_path: Path) -> None:

@@ -84,6 +84,7 @@ class Opened:
 
     def promote(self, path: Path, by: str) -> str:
         """Put a rulebook from a file in force for its agent; its version."""
+        _person(by)
         loaded = self._loaded(path)
         agent, action = loaded.content.agent, loaded.content.action
         if agent not in self.agents:
@@ -113,6 +114,7 @@ class Opened:
 
     def promote_dispatch(self, path: Path, by: str) -> str:
         """Put a dispatch policy from a file in force; its version."""
+        _person(by)
         loaded = policy.load_dispatch(path, list(self.agents))
         text = path.read_text(encoding="utf-8")
         with self.store.transaction(self.tenant) as tx:
@@ -149,3 +151,9 @@ class Opened:
         ledger.append(
             tx, ledger.rows([entry]), batch_id=batch_id, at=self.now(), signing=self.signing
         )
+
+
+def _person(by: str) -> None:
+    """Refuse our own name, under which nobody but us puts anything in force."""
+    if by == OURSELVES:
+        raise Refused(f"{by} is Storekeep's own name; say who promotes it")
