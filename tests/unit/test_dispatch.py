@@ -10,6 +10,7 @@ from datetime import UTC, date, datetime, timedelta
 from itertools import permutations
 from pathlib import Path
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import pyarrow as pa
 import pytest
@@ -17,9 +18,10 @@ from click.testing import CliRunner
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from storekeep import ledger, policy
+from storekeep import features, ledger, policy
 from storekeep.actions import Answer, Order
 from storekeep.agents import AGENTS, Agent, replenish
+from storekeep.backtest import try_draft
 from storekeep.cli.program import program
 from storekeep.config import Settings
 from storekeep.decisions import (
@@ -506,7 +508,7 @@ def offers(evidence: Evidence, action: Action) -> Proposed:
 
 
 def two_agents(opened: Shop, tmp_path: Path, within: str = "2d") -> None:
-    opened.pipeline.agents = {**AGENTS, "offers": Agent(offers, replenish.ACTION)}
+    opened.pipeline.agents = {**AGENTS, "offers": Agent(offers, replenish.ACTION, "o1")}
     rulebook = (SHIPPED / "replenish.yaml").read_text().replace("agent: replenish", "agent: offers")
     (tmp_path / "offers.yaml").write_text(rulebook)
     opened.pipeline.promote(tmp_path / "offers.yaml", "ann")
@@ -663,7 +665,7 @@ class Tags:
 def tags(opened: Shop, tmp_path: Path) -> Tags:
     """The shop with a second agent, whose action is another, and the system that carries it out."""
     pipeline, system = opened.pipeline, Tags()
-    pipeline.agents = {**AGENTS, "markdown": Agent(markdown, SET_DISCOUNT.name)}
+    pipeline.agents = {**AGENTS, "markdown": Agent(markdown, SET_DISCOUNT.name, "m1")}
     pipeline.actions = {**ACTIONS, SET_DISCOUNT.name: SET_DISCOUNT}
     pipeline.adapters = {**pipeline.adapters, SET_DISCOUNT.name: system}
     (tmp_path / "discounts.yaml").write_text(DISCOUNTS)
@@ -702,6 +704,10 @@ def test_an_agent_with_an_action_of_its_own_goes_the_same_way(opened: Shop, tags
     (run,) = pipeline.undo(pipeline.plan_undo(ids), "ann", "a sale it is")
     opened.act(FIRST_DAY)
     assert (run.agent, run.verdicts["allow"]) == ("markdown", len(ids) - 1)
+    draft = policy.load(DISCOUNTS, action=SET_DISCOUNT, evidence=features.SCHEMA)
+    tried = try_draft(pipeline, draft, FIRST_DAY, FIRST_DAY, ZoneInfo("UTC"))
+    assert (tried["decisions"], tried["flips"]) == (2 * len(ids), 0)
+    assert tried["decisions_of_other_agent_versions"] == 0
     moved = {row["sku"] for row in noted_moves(opened)}
     ordered = {sku for sku, row in opened.stock().items() if row != before[sku]}
     assert moved == ordered
