@@ -59,6 +59,14 @@ def stage(name: str, tenant: str, **attributes: str | int) -> Iterator[Watched]:
                 _log.info(name, tenant=tenant, **told, **attributes)
 
 
+def rollback(agent: str, tenant: str, version: str, why: str) -> None:
+    """Tell that a version of a rulebook does badly, by its own word: an event on the span, a log line."""
+    labels = {"agent": agent, "tenant": tenant, "version": version}
+    trace.get_current_span().add_event("storekeep.rollback", labels)
+    if structlog.is_configured():
+        _log.warning("rollback", why=why, **labels)
+
+
 def breaker(name: str, tenant: str, state: str, why: str) -> None:
     """Tell that a circuit breaker changed: an event on the open span, a count, a log line."""
     labels = {"breaker": name, "tenant": tenant, "state": state}

@@ -106,7 +106,7 @@ def traded(settings: Settings, cable: Cable, many: int) -> Iterator[Trade]:
 
 def _traded(trade: Trade, conninfo: str, many: int) -> Trade:
     pipeline = trade.pipeline
-    pipeline.adapters, pipeline.actions = trade.systems, ACTIONS
+    pipeline.adapters, pipeline.actions = trade.systems, {**pipeline.actions, **ACTIONS}
     lines = [orders.order(number) for number in range(3 * many + WAITING)]
     orders.count_shelves(pipeline, [line["sku"] for line in lines])
     ids = {

@@ -110,16 +110,29 @@ def changed(shop: Shop) -> None:
     asks = "usual_order_units IS NULL AND order_value_minor > 50000\n    role: buyer\n"
     more = "    persons: 3\n    change: {order_units: {at_most: order_units}}\n"
     book = (SHIPPED / "replenish.yaml").read_text(encoding="utf-8").replace(asks, asks + more)
-    with pipeline.store.transaction(pipeline.tenant) as tx:
-        version = policy.load(book, action=PLACE_PURCHASE_ORDER, evidence=features.SCHEMA).version
-        tx.register("rulebook", "replenish", version, book, shop.clock.now, BUYER)
-        tx.promote("rulebook", "replenish", version, shop.clock.now, BUYER)
+    put_in_force(shop, book)
     assert pipeline.change(wine, "ann", {"order_units": 24}, "the shelf is small") == "changed"
     assert pipeline.approve([wine], "bob") == {wine: "agreed"}
     assert pipeline.approve([wine], BUYER) == {wine: "approved"}
     shop.act(FIRST_DAY)
     shop.revert("north", FIRST_DAY)
     shop.undo("north", FIRST_DAY)
+
+
+def did_badly(shop: Shop) -> None:
+    """A rulebook that is taken back by its own conditions."""
+    monday(shop)
+    book = (SHIPPED / "replenish.yaml").read_text(encoding="utf-8")
+    book += "\nrollback: [{id: soon, when: days >= 0, decisions: 1, reason: It was a test.}]\n"
+    put_in_force(shop, book)
+    shop.play(FIRST_DAY + timedelta(days=1))
+
+
+def put_in_force(shop: Shop, book: str) -> None:
+    with shop.pipeline.store.transaction(shop.pipeline.tenant) as tx:
+        version = policy.load(book, action=PLACE_PURCHASE_ORDER, evidence=features.SCHEMA).version
+        tx.register("rulebook", "replenish", version, book, shop.clock.now, BUYER)
+        tx.promote("rulebook", "replenish", version, shop.clock.now, BUYER)
 
 
 def given_up(shop: Shop) -> None:
@@ -146,7 +159,7 @@ def exports(
 ) -> dict[str, Exported]:
     """Shops in which every kind of entry is written."""
     folder, made = tmp_path_factory.mktemp("page"), {}
-    for play in (approved, rejected, unanswered, changed, given_up):
+    for play in (approved, rejected, unanswered, changed, did_badly, given_up):
         path = folder / play.__name__
         with opened_shop(new_tenant(home_settings)) as shop:
             play(shop)

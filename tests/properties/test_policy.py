@@ -7,6 +7,7 @@ import random
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from datetime import timedelta
 from typing import Any
 
 import pyarrow as pa
@@ -367,6 +368,27 @@ def test_a_forbid_never_ends_as_anything_but_deny(
     judgement = judge(one, batch, approved=frozenset(approved))
     for verdict, own in zip(verdicts(judgement), spoke(judgement), strict=True):
         assert (verdict == "deny") == ("forbid" in own.values())
+
+
+@given(books(limits=True), BATCHES, st.integers(0, 7200), st.none() | st.integers(1, 7200))
+def test_what_is_decided_too_late_is_denied_and_all_that_spoke_stays(
+    one: Book, batch: list[tuple[Row, Row]], waited: int, within: int | None
+) -> None:
+    values = one.values() | ({} if within is None else {"sla": {"decide_within": f"{within}s"}})
+    orders, facts = [order for order, _ in batch], [facts for _, facts in batch]
+    given_ = (loaded(values), proposed(orders), evidence(facts), USED.empty_table())
+    plain = policy.judge(*given_)
+    late = policy.judge(*given_, waited=timedelta(seconds=waited))
+    if within is None or waited <= within:
+        assert late.verdicts.equals(plain.verdicts)
+        assert late.uses == plain.uses
+        return
+    assert verdicts(late) == ["deny"] * len(batch)
+    assert spoke(late) == [{**own, "decide-within": "forbid"} for own in spoke(plain)]
+    assert {*late.verdicts["role"].to_pylist(), *late.verdicts["persons"].to_pylist()} == {None}
+    assert late.proposals.equals(plain.proposals)
+    assert late.uses is not None
+    assert late.uses.num_rows == 0
 
 
 @given(books(limits=True), BATCHES)

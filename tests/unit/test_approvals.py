@@ -442,3 +442,83 @@ def test_what_cannot_be_taken_back_is_left_to_a_person() -> None:
         "Recall cannot be taken back: a person has to see to it",
     )
     assert ledger.plan(row, steps, found).what == "compensate"
+
+
+@pytest.fixture
+def taken_back(monday: Shop) -> list[str]:
+    """The bread and the salt of Monday were ordered, and taken back."""
+    old = monday.ids("bread", "salt")
+    monday.act(FIRST_DAY)
+    monday.pipeline.revert(monday.pipeline.plan_revert(Selection(ids=tuple(old))), BUYER, "a slip")
+    monday.act(FIRST_DAY)
+    monday.clock.now = moment(FIRST_DAY, 23, 20)
+    return old
+
+
+def set_mode(pipeline: Pipeline, mode: str, *groups: str) -> None:
+    pipeline.set_mode(
+        "replenish", mode, by="ann", approver="bea", reason="we try it", groups=groups
+    )
+
+
+@pytest.mark.parametrize(("mode", "where"), [("shadow", ()), ("canary", ("S*",))])
+def test_what_is_proposed_again_in_shadow_is_recorded_and_not_done(
+    monday: Shop, taken_back: list[str], mode: str, where: tuple[str, ...]
+) -> None:
+    pipeline, before = monday.pipeline, monday.stock()
+    orders_before = monday.back_office.count_orders()
+    set_mode(pipeline, mode, *where)
+    (run,) = pipeline.undo(pipeline.plan_undo(taken_back), BUYER, "after all")
+    assert (run.mode, run.verdicts["allow"]) == ("shadow", 2)
+    monday.act(FIRST_DAY)
+    with pipeline.store.transaction(pipeline.tenant) as tx:
+        rows = tx.decisions(Selection(batch_id=run.batch_id))
+    assert {row["status"] for row in rows} == {Status.SHADOWED}
+    assert {row["reverses"] for row in rows} == set(taken_back)
+    assert monday.stock() == before
+    assert monday.back_office.count_orders() == orders_before
+    assert pipeline.replay(rows[0]["decision_id"])["run_identical"]
+    # What was only thought of does not keep it from being proposed again in earnest, once.
+    set_mode(pipeline, "live")
+    monday.clock.now += timedelta(minutes=1)
+    (run,) = pipeline.undo(pipeline.plan_undo(taken_back), BUYER, "now really")
+    assert (run.mode, run.verdicts["allow"]) == ("live", 2)
+    monday.act(FIRST_DAY)
+    assert monday.back_office.count_orders() == orders_before + 1
+    assert {step.what for step in pipeline.plan_undo(taken_back)} == {"nothing"}
+
+
+def test_what_is_proposed_again_where_a_canary_acts_is_done(
+    monday: Shop, taken_back: list[str]
+) -> None:
+    set_mode(monday.pipeline, "canary", shop.LOCATION)
+    (run,) = monday.pipeline.undo(monday.pipeline.plan_undo(taken_back), BUYER, "after all")
+    assert run.mode == "live"
+    monday.act(FIRST_DAY)
+    with monday.pipeline.store.transaction(monday.pipeline.tenant) as tx:
+        rows = tx.decisions(Selection(batch_id=run.batch_id))
+    assert {row["status"] for row in rows} == {Status.EXECUTED}
+
+
+@pytest.mark.parametrize("how", ["off", "off for its version", "halted", "all halted"])
+def test_nothing_is_proposed_again_of_an_agent_that_may_not_run(
+    monday: Shop, taken_back: list[str], how: str
+) -> None:
+    pipeline = monday.pipeline
+    plan = pipeline.plan_undo(taken_back)
+    with pipeline.store.transaction(pipeline.tenant) as tx:
+        version = tx.decisions(Selection(ids=tuple(taken_back)))[0]["agent_version"]
+    if how.startswith("off"):
+        of = version if "version" in how else None
+        pipeline.set_mode(
+            "replenish", "off", by="ann", approver="bea", reason="bad", agent_version=of
+        )
+        said = f"replenish is off at {shop.LOCATION}"
+    else:
+        pipeline.halt("" if how.startswith("all") else "replenish", by="ann", reason="prices")
+        said = r"replenish is stopped by ann \(prices\)"
+    before = monday.decisions()
+    with pytest.raises(Refused, match=said):
+        pipeline.undo(plan, BUYER, "after all")
+    assert monday.decisions() == before
+    assert {step.what for step in pipeline.plan_undo(taken_back)} == {"propose"}

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Iterator
-from dataclasses import replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime, timedelta
 from itertools import permutations
 from pathlib import Path
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import pyarrow as pa
 import pytest
@@ -17,17 +18,33 @@ from click.testing import CliRunner
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from storekeep import ledger, policy
-from storekeep.agents import replenish
+from storekeep import features, ledger, policy
+from storekeep.actions import Answer, Order
+from storekeep.agents import AGENTS, Agent, replenish
+from storekeep.backtest import try_draft
 from storekeep.cli.program import program
 from storekeep.config import Settings
-from storekeep.decisions import Action, Evidence, ModeChange, Proposed, Selection, Status
-from storekeep.errors import Refused
+from storekeep.decisions import (
+    HOLDS,
+    Action,
+    Evidence,
+    ModeChange,
+    Proposed,
+    Receipt,
+    Reversibility,
+    Selection,
+    Status,
+)
+from storekeep.errors import Refused, Transient
+from storekeep.lake import ORDER_MOVES
+from storekeep.pipeline.opening import ACTIONS
 from storekeep.policy import SHIPPED, SHIPPED_DISPATCH, load_dispatch
+from storekeep.retail import CURRENCY, SKU, Column, Table
+from storekeep.retail import LOCATION as LOCATION_ID
 from tests import shop
 from tests.shop import FIRST_DAY, LOCATION, Shop, moment, noted
 
-AGENTS = ["replenish", "offers"]
+NAMES = ["replenish", "offers"]
 TEXT = """\
 dispatch: two
 owner: operations
@@ -57,7 +74,7 @@ AT = datetime(2026, 3, 2, tzinfo=UTC)
 
 
 def loaded(text: str = TEXT) -> policy.Dispatch:
-    return load_dispatch(text, AGENTS)
+    return load_dispatch(text, NAMES)
 
 
 # ---------------------------------------------------------------------------------------- the policy
@@ -119,7 +136,7 @@ def test_a_file_that_is_no_policy_is_refused(tmp_path: Path) -> None:
     for text in ("- a list\n", "", "a: [\n", "one: 1\none: 2\n"):
         (tmp_path / "d.yaml").write_text(text)
         with pytest.raises(Refused, match=r"d\.yaml"):
-            load_dispatch(tmp_path / "d.yaml", AGENTS)
+            load_dispatch(tmp_path / "d.yaml", NAMES)
 
 
 def test_the_version_is_of_what_it_says_not_how() -> None:
@@ -241,6 +258,39 @@ def test_a_run_after_its_deadline_says_so(opened: Shop, tmp_path: Path) -> None:
     assert noted(opened.pipeline, "batch")[0]["heard_late"]
 
 
+def test_what_is_decided_too_late_is_not_done_and_the_next_run_proposes_anew(
+    opened: Shop, tmp_path: Path
+) -> None:
+    shipped = (SHIPPED / "replenish.yaml").read_text()
+    (tmp_path / "book.yaml").write_text(shipped.replace("decide_within: 36h", "decide_within: 20m"))
+    pipeline, before = opened.pipeline, opened.stock()
+    pipeline.promote(tmp_path / "book.yaml", "ann")
+    opened.clock.now += timedelta(minutes=20, microseconds=1)
+    (run,) = pipeline.dispatch().values()
+    assert run.verdicts["deny"] > 0
+    assert {run.verdicts[each] for each in ("allow", "clip", "escalate")} == {0}
+    opened.act(FIRST_DAY)
+    assert opened.stock() == before
+    assert opened.back_office.count_orders() == 0
+    rows = [row for row in opened.decisions().values() if row["verdict"] == "deny"]
+    with pipeline.store.transaction(pipeline.tenant) as tx:
+        assert tx.approvals() == []
+        text = ledger.text(ledger.explain(tx, pipeline.lake, rows[0]["decision_id"]))
+        uses = tx.uses("supplier-week", date(2000, 1, 1), date(2100, 1, 1))
+    assert "forbid by decide-within: Decided 0:20:01 after the first event it answers" in text
+    assert "Order nothing; the next review looks at the item again." in text
+    assert uses.num_rows == 0
+    assert pipeline.replay(rows[0]["decision_id"])["run_identical"]
+    # The deadline of the dispatch policy, an hour, was kept: each has a say of its own.
+    (batch,) = noted(opened.pipeline, "batch")
+    assert not batch["heard_late"]
+    another = renamed(shop.sales(FIRST_DAY, FIRST_DAY).slice(0, 1))
+    pipeline.publish("SaleRecorded", "tills", LOCATION, another)
+    opened.clock.now += timedelta(minutes=20)
+    (run,) = pipeline.dispatch().values()
+    assert run.verdicts["allow"] > 0
+
+
 def test_every_event_is_answered(opened: Shop) -> None:
     """By a run that heard it, or by a note that nobody listens; none twice, none left out."""
     opened.pipeline.dispatch()
@@ -347,7 +397,7 @@ def test_a_mode_holds_where_it_says(opened: Shop, mode: str, where: list[str], d
 
 
 def test_a_mode_of_the_agents_version_holds_for_it_alone(opened: Shop) -> None:
-    version = opened.pipeline.agents["replenish"](*_evidence(opened)).version
+    version = opened.pipeline.agents["replenish"].propose(*_evidence(opened)).version
     for each in ("another", version):
         opened.pipeline.set_mode(
             "replenish", "off", by="ann", approver="bea", reason="bad", agent_version=each
@@ -452,7 +502,7 @@ def offers(evidence: Evidence, action: Action) -> Proposed:
 
 
 def two_agents(opened: Shop, tmp_path: Path, within: str = "2d") -> None:
-    opened.pipeline.agents = {**opened.pipeline.agents, "offers": offers}
+    opened.pipeline.agents = {**AGENTS, "offers": Agent(offers, replenish.ACTION, "o1")}
     rulebook = (SHIPPED / "replenish.yaml").read_text().replace("agent: replenish", "agent: offers")
     (tmp_path / "offers.yaml").write_text(rulebook)
     opened.pipeline.promote(tmp_path / "offers.yaml", "ann")
@@ -495,6 +545,25 @@ def test_what_comes_first_keeps_the_other_away_and_that_is_recorded(
     assert pipeline.verify().ok
 
 
+def test_what_is_proposed_again_waits_for_what_comes_first_as_well(
+    opened: Shop, tmp_path: Path
+) -> None:
+    two_agents(opened, tmp_path)
+    pipeline = opened.pipeline
+    offered = pipeline.decide(LOCATION, "offers")
+    assert offered is not None
+    with pipeline.store.transaction(pipeline.tenant) as tx:
+        rows = tx.decisions(Selection(batch_id=offered.batch_id, status="pending"))
+    old = [row["decision_id"] for row in rows]
+    pipeline.revert(pipeline.plan_revert(Selection(ids=tuple(old))), "ann", "too early")
+    assert pipeline.decide(LOCATION, "replenish") is not None
+    (run,) = pipeline.undo(pipeline.plan_undo(old), "ann", "after all")
+    assert (run.agent, run.verdicts["deny"]) == ("offers", len(old))
+    with pipeline.store.transaction(pipeline.tenant) as tx:
+        (new, *_) = tx.decisions(Selection(batch_id=run.batch_id))
+    assert pipeline.replay(new["decision_id"])["run_identical"]
+
+
 def test_after_its_time_a_precedence_keeps_nobody_away(opened: Shop, tmp_path: Path) -> None:
     two_agents(opened, tmp_path, "1h")
     opened.pipeline.decide(LOCATION, "replenish")
@@ -503,6 +572,172 @@ def test_after_its_time_a_precedence_keeps_nobody_away(opened: Shop, tmp_path: P
     assert second is not None
     (batch,) = [each for each in noted(opened.pipeline, "batch") if each["agent"] == "offers"]
     assert batch["barred"] == []
+
+
+# ------------------------------------------------------------------------------------ another action
+
+SET_DISCOUNT = Action(
+    name="SetDiscount",
+    parameters=Table(
+        "discount",
+        "By how much an item is sold cheaper.",
+        ("sku", "location_id"),
+        (
+            *(SKU, LOCATION_ID),
+            Column("order_group", "text", "What is changed together."),
+            Column("discount_minor", "int", "Off the price.", "minor money unit", at_least=0),
+            CURRENCY,
+        ),
+    ),
+    money="discount_minor",
+    reversibility=Reversibility.COMPENSATE,
+    clippable=("discount_minor",),
+)
+DISCOUNTS = """
+rulebook: discounts
+owner: pricing
+agent: markdown
+action: SetDiscount
+safe_default: The price stays.
+permit:
+  - {id: small, when: discount_minor <= 60, reason: A small discount.}
+escalate:
+  - {id: wine, when: "sku = 'wine'", role: pricing, reason: Wine is for a person.}
+limits:
+  - {id: day, sum: discount_minor, by: [], at_most: 10000, per: day, then: forbid, reason: Too much.}
+breaker: {failures: 1}
+"""
+
+
+def markdown(evidence: Evidence, action: Action) -> Proposed:
+    """A tiny agent: whatever is there is sold half a dollar cheaper."""
+    values = evidence.values
+    many = values.num_rows
+    columns = {
+        "subject": values["subject"],
+        "priority": pa.array([0.0] * many),
+        "sku": values["sku"],
+        "location_id": values["location_id"],
+        "order_group": pa.array(["discounts"] * many, pa.string()),
+        "discount_minor": pa.array([50] * many, pa.int64()),
+        "currency": values["currency"],
+        "arithmetic": pa.array([{"off": 50.0}] * many),
+    }
+    return Proposed("markdown", "m1", action, pa.table(columns), HOLDS.empty_table())
+
+
+@dataclass
+class Tags:
+    """A price system: what stands on the shelf by key. The first call may fail."""
+
+    down: bool = False
+    name: str = "tags"
+    most_orders: int = 100
+    off: dict[str, int] = field(default_factory=dict)
+
+    def _receipt(self, key: str) -> Receipt:
+        details = {"cancelled": self.off[key] == 0, "received_units": 0}
+        return Receipt(key, self.name, f"tag {key[-4:]}", "as it was set", details)
+
+    def execute(self, orders: Sequence[Order], at: datetime) -> Sequence[Answer]:  # noqa: ARG002  # the contract gives it
+        if self.down:
+            raise Transient("the price system is down")
+        for each in orders:
+            self.off.setdefault(each.decision_id, each.parameters["discount_minor"])
+        return [self._receipt(each.decision_id) for each in orders]
+
+    def compensate(self, receipts: Sequence[Receipt], at: datetime) -> Sequence[Answer]:  # noqa: ARG002  # the contract gives it
+        for each in receipts:
+            self.off[each.idempotency_key] = 0
+        return [self._receipt(each.idempotency_key) for each in receipts]
+
+    def find(self, idempotency_keys: Sequence[str]) -> Mapping[str, Receipt]:
+        return {key: self._receipt(key) for key in idempotency_keys if key in self.off}
+
+
+@pytest.fixture
+def tags(opened: Shop, tmp_path: Path) -> Tags:
+    """The shop with a second agent, whose action is another, and the system that carries it out."""
+    pipeline, system = opened.pipeline, Tags()
+    pipeline.agents = {**AGENTS, "markdown": Agent(markdown, SET_DISCOUNT.name, "m1")}
+    pipeline.actions = {**ACTIONS, SET_DISCOUNT.name: SET_DISCOUNT}
+    pipeline.adapters = {**pipeline.adapters, SET_DISCOUNT.name: system}
+    (tmp_path / "discounts.yaml").write_text(DISCOUNTS)
+    pipeline.promote(tmp_path / "discounts.yaml", "ann")
+    hears = "hears: [{event: SaleRecorded}]\n    mode: live\n"
+    promote(opened, tmp_path, only() + f"  - agent: markdown\n    {hears}")
+    return system
+
+
+def test_an_agent_with_an_action_of_its_own_goes_the_same_way(opened: Shop, tags: Tags) -> None:
+    """Proposed, judged, approved, done, replayed, taken back and done again; no stock is moved by it."""
+    pipeline, before = opened.pipeline, opened.stock()
+    runs = {agent: run for (agent, _), run in pipeline.dispatch().items()}
+    assert {agent: run.verdicts["allow"] > 0 for agent, run in runs.items()} == dict.fromkeys(
+        ("replenish", "markdown"), True
+    )
+    mine = Selection(batch_id=runs["markdown"].batch_id)
+    with pipeline.store.transaction(pipeline.tenant) as tx:
+        rows = {row["subject"].partition("@")[0]: row for row in tx.decisions(mine)}
+    assert {row["action"] for row in rows.values()} == {"SetDiscount"}
+    wine = rows["wine"]["decision_id"]
+    assert (rows["wine"]["status"], len(rows)) == (Status.ESCALATED, len(shop.SKUS))
+    (asked,) = pipeline.outlook([wine])
+    assert asked["now"]["verdict"] == "escalate"
+    assert pipeline.approve([wine], "bea") == {wine: "approved"}
+    opened.act(FIRST_DAY)
+    assert {*tags.off.values()} == {50}
+    assert len(tags.off) == len(rows)
+    ids = tuple(row["decision_id"] for row in rows.values())
+    assert pipeline.replay(wine)["run_identical"]
+    plan = pipeline.plan_revert(Selection(ids=ids))
+    assert pipeline.revert(plan, "ann", "no sale after all") == len(ids)
+    opened.act(FIRST_DAY)
+    assert {*tags.off.values()} == {0}
+    opened.clock.now += timedelta(minutes=1)
+    (run,) = pipeline.undo(pipeline.plan_undo(ids), "ann", "a sale it is")
+    opened.act(FIRST_DAY)
+    assert (run.agent, run.verdicts["allow"]) == ("markdown", len(ids) - 1)
+    draft = policy.load(DISCOUNTS, action=SET_DISCOUNT, evidence=features.SCHEMA)
+    tried = try_draft(pipeline, draft, FIRST_DAY, FIRST_DAY, ZoneInfo("UTC"))
+    assert (tried["decisions"], tried["flips"]) == (2 * len(ids), 0)
+    assert tried["decisions_of_other_agent_versions"] == 0
+    moved = {row["sku"] for row in noted_moves(opened)}
+    ordered = {sku for sku, row in opened.stock().items() if row != before[sku]}
+    assert moved == ordered
+    assert pipeline.verify().ok
+
+
+def noted_moves(opened: Shop) -> list[dict[str, Any]]:
+    """What the bus told of orders."""
+    lake = opened.pipeline.lake
+    opened.pipeline.keep_history()
+    rows: list[dict[str, Any]] = lake.query(
+        "SELECT * FROM m", tables={"m": ORDER_MOVES}
+    ).to_pylist()
+    return rows
+
+
+def test_each_agent_has_the_breaker_of_its_own_rulebook(opened: Shop, tags: Tags) -> None:
+    tags.down = True
+    opened.pipeline.dispatch()
+    opened.pipeline.act()
+    (breaker,) = opened.pipeline.breakers()
+    # One failure opens it, as the discounts' rulebook says; five would by that of replenishment.
+    assert (breaker["name"], breaker["state"]) == ("adapter/tags", "open")
+
+
+def test_a_rulebook_is_for_the_action_of_its_agent(
+    opened: Shop, tags: Tags, tmp_path: Path
+) -> None:
+    path = tmp_path / "mixed.yaml"
+    path.write_text(DISCOUNTS.replace("agent: markdown", "agent: replenish"))
+    said = "agent replenish proposes PlacePurchaseOrder, and the rulebook is for SetDiscount"
+    with pytest.raises(Refused, match=said):
+        opened.pipeline.promote(path, "ann")
+    path.write_text(DISCOUNTS.replace("SetDiscount", "SetDiscounts"))
+    with pytest.raises(Refused, match=r"5:9: there is no action 'SetDiscounts'; did you mean"):
+        opened.pipeline.promote(path, "ann")
 
 
 def test_days_go_on_under_a_dispatch_policy(opened: Shop) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ import pytest
 
 from storekeep import features, ledger, policy
 from storekeep.actions import PLACE_PURCHASE_ORDER
-from storekeep.agents import replenish
+from storekeep.agents import AGENTS, replenish
 from storekeep.backtest import try_draft
 from storekeep.config import Settings
 from storekeep.decisions import Selection
@@ -171,7 +172,8 @@ def test_a_period_without_decisions_is_refused(shop: Shop) -> None:
 def test_decisions_of_another_version_of_the_agent_are_counted(
     shop: Shop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(replenish, "version", lambda _: "another")
+    agents = {replenish.NAME: replace(AGENTS[replenish.NAME], version="another")}
+    monkeypatch.setattr(shop.pipeline, "agents", agents)
     report = tried(shop)
     assert (report["flips"], report["decisions_of_other_agent_versions"]) == (0, 5)
 

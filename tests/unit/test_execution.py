@@ -515,7 +515,7 @@ def test_no_failure_is_lost_when_workers_tell_of_it_at_once(place: Place) -> Non
     def tell(_: int) -> None:
         with opened(place.home, now=place.clock) as own:
             begin.wait()
-            own._hear("adapter/http", ["it is down"])
+            own._hear("adapter/http", None, ["it is down"])
 
     with ThreadPoolExecutor(4) as pool:
         list(pool.map(tell, range(4)))

@@ -23,6 +23,7 @@ from storekeep.features.sku_location import FEATURE_TABLE
 from storekeep.lake import ORDER_MOVES, SALE_LINES, TERMS, Lake
 from storekeep.retail import ORDER_MOVE, SALE_LINE, STOCK_COUNT, SUPPLY_TERMS
 from tests.shop import (
+    BUYER,
     CURRENCY,
     FIRST_DAY,
     LOCATION,
@@ -30,6 +31,7 @@ from tests.shop import (
     TILLS,
     Shop,
     moment,
+    new_tenant,
     of_tenant,
     opened_shop,
     sales,
@@ -124,11 +126,15 @@ def supply(
 
 
 def orders(moves: list[dict[str, Any]], sku: str, known_by: datetime) -> dict[str, Any]:
+    cancelled = {
+        row["decision_id"] for row in moves if row["event_type"] == "PurchaseOrderCancelled"
+    }
     units = [
         row["quantity_units"]
         for row in moves
         if row["sku"] == sku
-        and row["event_type"] == "OrderCommitted"
+        and row["event_type"] == "PurchaseOrderConfirmed"
+        and row["decision_id"] not in cancelled
         and row["occurred_at"] > known_by - timedelta(days=91)
     ]
     return {"usual_order_units": fmean(units) if units else None}
@@ -249,6 +255,33 @@ def test_the_shop_shows_every_feature_at_work(shop: Shop) -> None:
     assert rows["novelty"]["history_days"] == 29
     assert rows["lamp"]["days_since_sale"] == 74
     assert rows["bread"]["usual_order_units"] is not None
+
+
+def usual(opened: Shop, day: date) -> dict[str, float | None]:
+    """What is usual of each item by the end of a day."""
+    opened.pipeline.keep_history()
+    at = moment(day, 23, 59)
+    rows = computed(opened, day, at)
+    return {sku: values["usual_order_units"] for sku, values in rows.items()}
+
+
+def test_an_order_that_came_to_nothing_is_not_usual(home_settings: Settings) -> None:
+    """Not while it waits, not when it was refused, and not after it was taken back."""
+    with opened_shop(new_tenant(home_settings)) as opened:
+        opened.prepare()
+        for _, step in opened.day_steps(MONDAY)[:4]:
+            step()
+        assert set(usual(opened, MONDAY).values()) == {None}
+        (wine,) = opened.ids("wine")
+        opened.clock.now = moment(MONDAY, 22, 30)
+        opened.pipeline.reject([wine], BUYER, "nobody drinks it")
+        opened.act(MONDAY)
+        units = {sku: row["on_order_units"] for sku, row in opened.stock().items()}
+        found = usual(opened, MONDAY)
+        assert {sku for sku, mean in found.items() if mean is not None} == {"bread", "salt"}
+        assert (found["bread"], found["salt"]) == (units["bread"], units["salt"])
+        opened.revert("north", MONDAY)
+        assert set(usual(opened, MONDAY).values()) == {None}
 
 
 def test_an_item_that_was_not_sold_for_13_weeks_has_no_features(shop: Shop) -> None:

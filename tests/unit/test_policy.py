@@ -17,7 +17,7 @@ from storekeep import features, policy
 from storekeep.actions import PLACE_PURCHASE_ORDER
 from storekeep.decisions import VERDICTS, Reversibility
 from storekeep.errors import InvariantBroken, Misused, Refused
-from storekeep.policy.rulebook import MODELS
+from storekeep.policy.rulebook import FIGURES, MODELS
 from storekeep.sql import FUNCTIONS
 from tests.rulebooks import (
     EVIDENCE,
@@ -103,7 +103,9 @@ SHARES = "limits: [{id: a, sum: 1, by: [], at_most: 1, per: day, then: forbid, "
         (GOOD + "breaker: {probes: 1.5}\n", "10:19", "probes: Input should be a valid integer"),
         (GOOD + "breaker: {within: soon}\n", "10:19", "like 4h, 30m, 2d"),
         (GOOD + "breaker: {failure: 3}\n", "10:11", "'failure'; did you mean 'failures'?"),
-        (GOOD + "rollback: [{id: a, when: waste = 'x', reason: y}]\n", "10:34", "cannot be compared"),
+        (GOOD + "rollback: [{id: a, when: days = 'x', reason: y}]\n", "10:33", "cannot be compared"),
+        (GOOD + "rollback: [{id: a, when: day > 1, reason: y}]\n", "10:26", "did you mean 'days'?"),
+        (GOOD + "rollback: [{id: a, when: days > 1, decisions: 0, reason: y}]\n", "10:47", "than or"),
         (GOOD + "roles: [buyer, buyer]\n", "10:8", "listed twice"),
         (GOOD + ASKS + "{}, persons: 4}]\n", "10:73", "less than or equal to 3"),
         (GOOD + ASKS + "{}, persons: two}]\n", "10:73", "valid integer"),
@@ -237,6 +239,22 @@ def test_durations_are_read_short_and_as_iso_8601() -> None:
         days=14
     )
     assert load(GOOD).content.sla.approve_within == timedelta(days=1)
+
+
+def test_what_came_too_late_says_how_late_and_what_happens_instead() -> None:
+    for text, instead in (
+        ("", "Nothing is ordered."),
+        (", on_timeout: Look again.", "Look again."),
+    ):
+        head = {"safe_default": "Nothing is ordered."}
+        sla = {"decide_within": "1h"} | ({"on_timeout": "Look again."} if text else {})
+        judgement = judged(
+            book(**head, sla=sla), [{}], waited=timedelta(hours=3, minutes=12, microseconds=1)
+        )
+        assert reasons(judgement)[0][-1] == (
+            f"Decided 3:12:01 after the first event it answers, and 1:00:00 is allowed. {instead}"
+        )
+    assert verdicts(judged(book(), [{}], waited=timedelta(days=99))) == ["allow"]
 
 
 def test_a_breaker_has_thresholds_also_where_none_are_written() -> None:
@@ -739,6 +757,14 @@ def test_every_function_of_a_condition_is_documented() -> None:
     text = DOCS.read_text(encoding="utf-8")
     for usage, meaning in FUNCTIONS.items():
         assert f"| `{usage}` | {meaning} |" in text
+
+
+def test_every_key_figure_is_documented_and_the_example_names_some() -> None:
+    text = DOCS.read_text(encoding="utf-8")
+    for name, meaning in FIGURES.items():
+        assert f"| `{name}` | {meaning} |" in text
+    (example,) = [each.split("```")[0] for each in text.split("```yaml\n") if "rollback:" in each]
+    assert len(load(GOOD + example).checked.rollback) == 1
 
 
 def test_the_documented_example_is_a_rulebook() -> None:

@@ -254,7 +254,7 @@ def test_what_is_added_removed_and_changed_is_told_with_its_keys() -> None:
         forbid=[rule("gone", "false"), rule("moved", "demand > 1")],
         limits=[LIMIT],
         escalate=[rule("asks", "demand > 2", role="buyer")],
-        rollback=[rule("loss", "waste > 1")],
+        rollback=[rule("loss", "days > 1")],
     )
     other = book(
         owner="selling",
@@ -265,7 +265,7 @@ def test_what_is_added_removed_and_changed_is_told_with_its_keys() -> None:
             {**rule("asks", "demand > 2 OR true", role="head"), "reason": "Other words."},
         ],
         limits=[{**LIMIT, "at_most": 3000, "per": "day", "by": []}],
-        rollback=[rule("loss", "waste > 2")],
+        rollback=[rule("loss", "days > 2")],
         sla={"approve_within": "2h"},
     )
     assert compared(one, other) == [

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import re
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import dataclass, replace
 from datetime import date, timedelta
 from pathlib import Path
@@ -18,6 +19,8 @@ from psycopg import sql
 
 import storekeep
 from storekeep import bus, servers
+from storekeep.actions import BackOffice
+from storekeep.actions.back_office import _TABLES
 from storekeep.config import Settings
 from storekeep.decisions import ModeChange, Selection
 from storekeep.errors import InvariantBroken, Refused
@@ -27,6 +30,7 @@ from storekeep.servers import Database
 from storekeep.store import ROLE, SCHEMA, DeadLetter, Store, Transaction
 from tests import shop
 
+OFFICE = "back_office"
 APPEND_ONLY = {
     "agent_mode",
     "tenant",
@@ -60,6 +64,7 @@ class Two:
     batch: int
     home: Settings
     reverted: str
+    version: str
 
     @property
     def partition(self) -> int:
@@ -87,7 +92,8 @@ def two(home_settings: Settings) -> Iterator[Two]:
         store = opened.pipeline.store
         with store.transaction(home.tenant) as tx:
             # Played on without buying and acting, so that tasks and requests stand open as well.
-            ids = [row["decision_id"] for row in tx.decisions(Selection())]
+            found = tx.decisions(Selection())
+            ids = [row["decision_id"] for row in found]
             tx.add_approvals(request(ids[0]))
             tx.halt("offers", shop.moment(shop.FIRST_DAY), "ann", "it orders too much")
             tx.add_mode(CHANGE)
@@ -95,7 +101,8 @@ def two(home_settings: Settings) -> Iterator[Two]:
             tx.set_breaker(open_breaker())
         with store.transaction(eve) as tx:
             tx.make_tenant()
-        yield Two(database, store, home.tenant, eve, ids, 1, home, reverted)
+        version = found[0]["rulebook_version"]
+        yield Two(database, store, home.tenant, eve, ids, 1, home, reverted, version)
 
 
 def again(opened: shop.Shop, *ids: str) -> str:
@@ -130,16 +137,30 @@ def open_breaker() -> dict[str, Any]:
 
 
 def tables(store: Store) -> dict[str, dict[str, Any]]:
-    """The tables of the record that have a tenant, and how they are walled."""
+    """All tables of all schemas but the server's own, and how they are walled.
+
+    Those of the record by their name alone. `migration` is the only one that has no tenant.
+    """
     with store.transaction("nobody") as tx:
         rows: list[dict[str, Any]] = tx._run(
-            "SELECT c.relname, c.relrowsecurity, c.relforcerowsecurity,"
+            "SELECT n.nspname, c.relname, c.relrowsecurity, c.relforcerowsecurity,"
             " (SELECT count(*) FROM pg_policy p WHERE p.polrelid = c.oid AND p.polcmd = '*'"
             "  AND p.polpermissive) AS policies FROM pg_class c"
-            " JOIN pg_attribute a ON a.attrelid = c.oid AND a.attname = 'tenant'"
-            " WHERE c.relnamespace = 'storekeep'::regnamespace AND c.relkind IN ('r', 'p')"
+            " JOIN pg_namespace n ON n.oid = c.relnamespace"
+            " WHERE n.nspname !~ '^(pg_|information_schema$)' AND c.relkind NOT IN ('i', 'I')"
         )
-    return {row["relname"]: row for row in rows}
+    assert {row["nspname"] for row in rows} == {SCHEMA, OFFICE}
+    found = {
+        row["relname"] if row["nspname"] == SCHEMA else f"{row['nspname']}.{row['relname']}": row
+        for row in rows
+    }
+    del found["migration"]
+    return found
+
+
+def named(table: str) -> sql.Identifier:
+    """A table of the record, or of another schema, as a statement names it."""
+    return sql.Identifier(*table.split(".") if "." in table else (SCHEMA, table))
 
 
 # --------------------------------------------------------------------------------------------- the wall
@@ -149,7 +170,8 @@ def test_every_table_with_a_tenant_is_walled_for_its_owner_too(two: Two) -> None
     found = tables(two.store)
     folder = Path(storekeep.__file__).parent / "migrations"
     text = "\n".join(path.read_text() for path in folder.glob("*.sql"))
-    assert found.keys() == set(re.findall(r"^CREATE TABLE (\w+)", text, re.MULTILINE))
+    made = set(re.findall(r"^CREATE TABLE (\w+)", text, re.MULTILINE))
+    assert found.keys() == made | {f"{OFFICE}.{name}" for name in _TABLES}
     for name, row in found.items():
         assert row["relrowsecurity"], name
         assert row["relforcerowsecurity"], name
@@ -163,7 +185,8 @@ def test_every_unique_key_begins_with_the_tenant(two: Two) -> None:
             "SELECT i.indexrelid::regclass::text AS name, a.attname AS first FROM pg_index i"
             " JOIN pg_class c ON c.oid = i.indrelid"
             " JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum = i.indkey[0]"
-            " WHERE c.relnamespace = 'storekeep'::regnamespace AND c.relkind = 'r' AND i.indisunique"
+            " WHERE c.relnamespace IN ('storekeep'::regnamespace, 'back_office'::regnamespace)"
+            " AND c.relkind = 'r' AND i.indisunique"
         )
     firsts = {row["name"]: row["first"] for row in rows}
     assert {name for name, first in firsts.items() if first != "tenant"} == {"migration_pkey"}
@@ -177,7 +200,7 @@ def test_the_looked_at_has_something_in_every_table(two: Two) -> None:
 
 
 def all_of(tx: Transaction, table: str) -> list[dict[str, Any]]:
-    tx._cursor.execute(sql.SQL("SELECT * FROM {}").format(sql.Identifier(table)))
+    tx._cursor.execute(sql.SQL("SELECT * FROM {}").format(named(table)))
     return tx._cursor.fetchall()
 
 
@@ -198,7 +221,7 @@ def test_without_a_tenant_nothing_is_seen(two: Two) -> None:
     with psycopg.connect(two.database.conninfo) as connection:
         connection.execute(sql.SQL("SET ROLE {}").format(sql.Identifier(ROLE)))
         for name in tables(two.store).keys() - {"stock_move"}:
-            query = sql.SQL("SELECT count(*) FROM {}").format(sql.Identifier(SCHEMA, name))
+            query = sql.SQL("SELECT count(*) FROM {}").format(named(name))
             assert connection.execute(query).fetchone() == (0,), name
 
 
@@ -206,7 +229,7 @@ def test_nothing_of_others_can_be_changed_or_removed(two: Two) -> None:
     # A stop is made and removed, never changed; a method of the transaction removes it, see below.
     for name in tables(two.store).keys() - APPEND_ONLY - {"stock_move", "halt"}:
         before = two.sees(all_rows(name), two.acme)
-        table = sql.Identifier(name)
+        table = named(name)
         with two.store.transaction(two.eve) as tx:
             if name not in NEVER_CHANGED:
                 tx._cursor.execute(sql.SQL("UPDATE {} SET tenant = tenant").format(table))
@@ -222,7 +245,7 @@ def test_nothing_can_be_written_under_the_name_of_others(two: Two) -> None:
     for name in tables(two.store).keys() - {"stock_move"}:
         row = dict(two.sees(all_rows(name), two.acme)[0])
         insert = sql.SQL("INSERT INTO {} ({}) VALUES ({})").format(
-            sql.Identifier(name),
+            named(name),
             sql.SQL(", ").join(map(sql.Identifier, row)),
             sql.SQL(", ").join(sql.Placeholder() * len(row)),
         )
@@ -312,6 +335,12 @@ def reads(two: Two) -> dict[str, Callable[[Transaction], Any]]:
         "lock_decisions": lambda tx: tx.lock_decisions(two.ids),
         "group_values": lambda tx: tx.group_values(two.ids),
         "proposed_again": lambda tx: tx.proposed_again(two.ids),
+        "promotions": lambda tx: tx.promotions("rulebook", "replenish", lock=True),
+        "decided_under": lambda tx: tx.decided_under(
+            "replenish", two.version, shop.moment(LONG_AGO)
+        ),
+        "out_of_stock_share": lambda tx: tx.out_of_stock_share(),
+        "taken_up": lambda tx: tx.taken_up(two.ids),
         "count_decisions": lambda tx: tx.count_decisions("status"),
         "value_by_batch": lambda tx: tx.value_by_batch(),
         "begun_tasks": lambda tx: tx.lease_tasks("w", 9, timedelta(0)) and tx.begun_tasks(two.ids),
@@ -460,7 +489,7 @@ def test_each_method_of_a_transaction_is_tried() -> None:
         if not name.startswith("_")
     }
     # One refuses for want of an entry, one tells of what is wrong, see below; the time is nobody's.
-    assert methods == {*reads(Two(*[None] * 8)), *WRITES, "ledger_entry", "ledger_astray", "now"}  # type: ignore[arg-type]  # only their names
+    assert methods == {*reads(Two(*[None] * 9)), *WRITES, "ledger_entry", "ledger_astray", "now"}  # type: ignore[arg-type]  # only their names
 
 
 def test_no_method_tells_of_others(two: Two) -> None:
@@ -520,6 +549,43 @@ def test_a_session_that_serves_several_keeps_them_apart(two: Two) -> None:
         rows = tx._run("SELECT tenant FROM limit_use")
         assert {row["tenant"] for row in rows} == {two.eve}
         tx.drop_uses(two.ids[:1])
+
+
+# ------------------------------------------------------------------------------------- the back office
+
+
+def test_no_method_of_the_back_office_tells_of_others_or_changes_them(two: Two) -> None:
+    """Tried with the very keys and receipts of the other tenant."""
+    offices = [BackOffice(two.database.conninfo, tenant) for tenant in (two.acme, two.eve)]
+    with closing(offices[0]) as own, closing(offices[1]) as other:
+        held = own.find(two.ids)
+        assert held
+        assert own.count_orders() > 0
+        before = {name: two.sees(all_rows(name), two.acme) for name in tables(two.store)}
+        # Even with a query that forgets whose rows it wants.
+        other._tenant = two.acme
+        with other._transaction("look around", reads=True) as cursor:
+            cursor.execute("SELECT set_config('storekeep.tenant', %s, true)", (two.eve,))
+            assert other._receipts(cursor, two.ids) == {}
+        other._tenant = two.eve
+        assert other.find(two.ids) == {}
+        assert other.receive(two.ids) == []
+        assert other.order_lines().num_rows == other.open_lines().num_rows == 0
+        assert other.count_orders() == 0
+        said = other.compensate(list(held.values()), shop.moment(shop.FIRST_DAY))
+        assert set(said) == {"back_office has no such line"}
+        other.forget()
+        assert {name: two.sees(all_rows(name), two.acme) for name in before} == before
+
+
+def test_the_back_office_of_an_older_home_is_walled_when_it_is_opened(two: Two) -> None:
+    table = sql.Identifier(OFFICE, "purchase_order_line")
+    with two.database.admin() as connection:
+        connection.execute(sql.SQL("DROP POLICY one_tenant ON {}").format(table))
+        connection.execute(sql.SQL("ALTER TABLE {} DISABLE ROW LEVEL SECURITY").format(table))
+    with closing(BackOffice(two.database.conninfo, two.acme)) as own:
+        assert own.find(two.ids)
+    test_every_table_with_a_tenant_is_walled_for_its_owner_too(two)
 
 
 # ------------------------------------------------------------------------------------------- files

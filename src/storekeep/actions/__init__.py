@@ -2,7 +2,7 @@
 
 from storekeep.actions.adapter import Adapter, Answer, Order
 from storekeep.actions.back_office import PLACE_PURCHASE_ORDER, BackOffice
-from storekeep.actions.effects import arrivals, corrections, effects, pending
+from storekeep.actions.effects import arrivals, corrections, effects, orders_goods, pending
 from storekeep.actions.http import HttpOrders
 
 __all__ = [
@@ -15,5 +15,6 @@ __all__ = [
     "arrivals",
     "corrections",
     "effects",
+    "orders_goods",
     "pending",
 ]

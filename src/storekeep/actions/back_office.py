@@ -2,7 +2,8 @@
 
 It stands in for a retailer's ERP and is treated as one: a schema and transactions of its own, reached
 through the adapter contract only, knowing nothing of decisions beyond the idempotency key. Hides its
-tables. A purchase order holds the lines of one group; a line exists once for a key.
+tables, and the wall between tenants in them, which is that of the record. A purchase order holds the lines of
+one group; a line exists once for a key.
 """
 
 from __future__ import annotations
@@ -15,14 +16,14 @@ from typing import Any, LiteralString
 
 import psycopg
 import pyarrow as pa
-from psycopg import errors as pg
 from psycopg import sql
 from psycopg.rows import dict_row
 
 from storekeep.actions.adapter import Order, standing
 from storekeep.decisions import Action, Receipt, Reversibility
-from storekeep.errors import Permanent, Transient, Unknown
+from storekeep.errors import Permanent, Refused, Transient, Unknown
 from storekeep.retail import PURCHASE_ORDER_LINE
+from storekeep.store import ROLE, become
 
 NAME = "back_office"
 _MOST_ATTEMPTS = 5
@@ -64,7 +65,20 @@ CREATE INDEX IF NOT EXISTS purchase_order_line_order
 CREATE UNIQUE INDEX IF NOT EXISTS purchase_order_group
   ON back_office.purchase_order (tenant, order_group);
 """
-_LAST_MADE = "back_office.purchase_order_group"
+_WALL = """
+ALTER TABLE back_office.{0} ENABLE ROW LEVEL SECURITY;
+ALTER TABLE back_office.{0} FORCE ROW LEVEL SECURITY;
+DROP POLICY IF EXISTS one_tenant ON back_office.{0};
+CREATE POLICY one_tenant ON back_office.{0} USING (tenant = current_setting('storekeep.tenant', true))
+  WITH CHECK (tenant = current_setting('storekeep.tenant', true));
+GRANT SELECT, INSERT, UPDATE, DELETE ON back_office.{0} TO {1};
+"""
+_TABLES = ("purchase_order", "purchase_order_line")
+_MADE = (
+    "SELECT count(*) AS walls FROM pg_policy WHERE polname = 'one_tenant'"
+    " AND polrelid IN (to_regclass('back_office.purchase_order'),"
+    " to_regclass('back_office.purchase_order_line'))"
+)
 _LINE = (
     "SELECT l.*, o.supplier_id, o.location_id, o.placed_at FROM back_office.purchase_order_line l"
     " JOIN back_office.purchase_order o USING (tenant, purchase_order_id)"
@@ -177,7 +191,7 @@ class BackOffice:
     def forget(self) -> None:
         """Remove the tenant's orders: for demonstrations that begin anew."""
         with self._transaction("forget a tenant's orders") as cursor:
-            for table in ("purchase_order_line", "purchase_order"):
+            for table in reversed(_TABLES):
                 cursor.execute(
                     sql.SQL("DELETE FROM back_office.{} WHERE tenant = %s").format(
                         sql.Identifier(table)
@@ -262,6 +276,10 @@ class BackOffice:
         try:
             connection = self._open()
             with connection.transaction(), connection.cursor() as cursor:
+                cursor.execute(
+                    "SELECT set_config('role', %s, true), set_config('storekeep.tenant', %s, true)",
+                    (ROLE, self._tenant),
+                )
                 yield cursor
                 # From here on the commit is under way: an error no longer says that nothing happened.
                 sent = not reads
@@ -287,21 +305,23 @@ class BackOffice:
             self._connection = opened
             try:
                 self._make_tables(opened)
-            except psycopg.Error:
+            except (psycopg.Error, Refused):
                 self.close()
                 raise
         return self._connection
 
     def _make_tables(self, connection: psycopg.Connection[dict[str, Any]]) -> None:
         # Even an index that is there already would wait for, and hold up, everybody who writes.
-        there = connection.execute("SELECT to_regclass(%s) AS there", (_LAST_MADE,)).fetchone()
-        if there and there["there"]:
+        there = connection.execute(_MADE).fetchone()
+        if there and there["walls"] == len(_TABLES):
             return
-        try:
-            connection.execute(_SCHEMA)
-        except (pg.UniqueViolation, pg.DuplicateTable):
-            # Another process made the same tables at the same moment.
-            connection.execute(_SCHEMA)
+        with connection.transaction(), connection.cursor() as cursor:
+            become(cursor)
+            cursor.execute(_SCHEMA)
+            role = sql.Identifier(ROLE)
+            cursor.execute(sql.SQL("GRANT USAGE ON SCHEMA back_office TO {}").format(role))
+            for table in _TABLES:
+                cursor.execute(sql.SQL(_WALL).format(sql.Identifier(table), role))
 
 
 def _number(tenant: str, group: str, attempt: int) -> str:

@@ -27,6 +27,12 @@ _TOLD: Mapping[str, tuple[str, str]] = {
     ),
 }
 _KEYS = ("location_id", "sku", "supplier_id")
+_LINE = frozenset({*_KEYS, "order_units"})
+
+
+def orders_goods(parameters: Iterable[str]) -> bool:
+    """Whether an action with these parameters orders goods, so that stock is on its way by it."""
+    return {*parameters} >= _LINE
 
 
 def effects(
@@ -35,7 +41,7 @@ def effects(
     """The events that follow from the ends that orders came to, one for each type and location."""
     grouped: dict[tuple[str, str, str], list[dict[str, Any]]] = {}
     for order, end, result in ends:
-        if end not in _TOLD:
+        if end not in _TOLD or not orders_goods(order.parameters):
             continue
         row = {
             "decision_id": order.decision_id,
@@ -52,6 +58,8 @@ def corrections(before: Order, after: Order, at: datetime, number: int) -> Itera
 
     `number` tells the changes of one decision apart.
     """
+    if not orders_goods(before.parameters):
+        return
     for order, type_, verb in (
         (before, *_TOLD["withdrawn"]),
         (after, "OrderCommitted", "committed"),

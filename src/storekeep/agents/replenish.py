@@ -22,6 +22,7 @@ from storekeep.decisions import HOLDS, Action, Evidence, Proposed
 from storekeep.retail import PURCHASE_ORDER_LINE
 
 NAME = "replenish"
+ACTION = "PlacePurchaseOrder"
 FORMULA = (
     "demand = recent_weight * demand_mean_28d + (1 - recent_weight) * demand_mean_91d; "
     "interval = lead_time_mean + review_period; mean = demand * interval; "

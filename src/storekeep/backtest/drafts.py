@@ -20,7 +20,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from storekeep import features, ledger, policy
-from storekeep.agents import replenish
+from storekeep.agents import Agent
 from storekeep.backtest.demonstration import Progress
 from storekeep.decisions import HOLDS, SHADOW, Decided, Evidence, Judgement, Proposed, stamp
 from storekeep.errors import Refused
@@ -60,11 +60,16 @@ def try_draft(
     in minor units. Raises `Refused` when nothing was recorded in the period.
     """
     told = progress or Progress()
-    trial = _Trial(draft, _midnight(first, zone), _midnight(last + timedelta(days=1), zone))
+    agent = pipeline.agents.get(draft.content.agent)
+    if agent is None:
+        known = ", ".join(pipeline.agents)
+        raise Refused(f"there is no agent {draft.content.agent}; there are {known}")
+    period = _midnight(first, zone), _midnight(last + timedelta(days=1), zone)
+    trial = _Trial(draft, agent, *period)
     with pipeline.store.transaction(pipeline.tenant) as tx:
         told.begin("Judging recorded decisions", None)
-        period = (trial.reads_from, trial.until)
-        with closing(ledger.runs(tx, *period, draft.action, features.SCHEMA)) as runs:
+        read = (trial.reads_from, trial.until)
+        with closing(ledger.runs(tx, *read, draft.action, features.SCHEMA)) as runs:
             for run in runs:
                 trial.see(run)
                 told.step(run.proposals.num_rows)
@@ -178,8 +183,11 @@ class _Sums:
 class _Trial:
     """A draft on its way through the recorded runs."""
 
-    def __init__(self, draft: policy.Rulebook, since: datetime, until: datetime) -> None:
+    def __init__(
+        self, draft: policy.Rulebook, agent: Agent, since: datetime, until: datetime
+    ) -> None:
         self.draft = draft
+        self.agent = agent
         self.since, self.until = since, until
         over_time = [per for per in draft.periods.values() if per != "batch"]
         self.reads_from = since - _WEEK_BEFORE if over_time else since
@@ -211,7 +219,11 @@ class _Trial:
                 self._take_in(day, run)
             return
         judged = policy.judge(
-            self.draft, self._proposed(run, run.proposals), run.evidence, self.used.before(day)
+            self.draft,
+            self._proposed(run, run.proposals),
+            run.evidence,
+            self.used.before(day),
+            waited=run.at - datetime.fromisoformat(run.header["heard_since"]),
         )
         judged = policy.bar(judged, run.header["barred"])
         if not in_shadow:
@@ -225,7 +237,7 @@ class _Trial:
         self.decisions += many
         self.held += run.header["verdicts"].get(Decided.HOLD, 0)
         self.versions[version] = self.versions.get(version, 0) + many
-        if run.header["agent_version"] != replenish.version(replenish.Parameters()):
+        if run.header["agent_version"] != self.agent.version:
             self.other_agent += many
 
     def _proposed(self, run: Recorded, lines: pa.Table) -> Proposed:

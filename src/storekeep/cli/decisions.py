@@ -341,13 +341,16 @@ def _reverted(pipeline: Pipeline, active: Sequence[Step], by: str, why: str) -> 
 
 def _undone(pipeline: Pipeline, plan: Sequence[Step], by: str, why: str) -> dict[str, Any]:
     """Propose again what was taken back; the new decisions and where they stand."""
+    from storekeep.decisions import Selection
+
     runs = pipeline.undo(plan, by, why)
     pipeline.act()
     with pipeline.store.transaction(pipeline.tenant) as tx:
-        again = tx.proposed_again([step.decision_id for step in plan if step.what == "propose"])
+        made = [row for run in runs for row in tx.decisions(Selection(batch_id=run.batch_id))]
+    reverses = {row["decision_id"]: row["reverses"] for row in made}
     rows = [
-        {**row, "reverses": old}
-        for old, row in zip(again, standings(pipeline, list(again.values())), strict=True)
+        {**row, "reverses": reverses[row["decision_id"]]}
+        for row in standings(pipeline, list(reverses))
     ]
     return {"taken_on": sum(run.evaluated for run in runs), "results": rows}
 

@@ -23,6 +23,9 @@ _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 _DAY = click.DateTime(["%Y-%m-%d"])
 _SIDES = ("recorded", "draft")
 _IN_FORCE = "in-force"
+_OF_AGENT = click.option(
+    "--agent", metavar="NAME", default="replenish", help="Whose rulebook; replenish's if not given."
+)
 _VERSION = re.compile(r"[0-9a-f]{4,64}")
 
 
@@ -60,7 +63,7 @@ def check(asked: Asked, file: Path) -> None:
 
 def _check_dispatch(asked: Asked, file: Path) -> None:
     from storekeep import policy as rules
-    from storekeep.pipeline.opening import AGENTS
+    from storekeep.agents import AGENTS
 
     loaded = rules.load_dispatch(file, list(AGENTS))
     content = loaded.content
@@ -81,9 +84,9 @@ def _check_dispatch(asked: Asked, file: Path) -> None:
 def _of_file(file: Path) -> Rulebook:
     from storekeep import features
     from storekeep import policy as rules
-    from storekeep.actions import PLACE_PURCHASE_ORDER
+    from storekeep.pipeline.opening import ACTIONS
 
-    return rules.load(file, action=PLACE_PURCHASE_ORDER, evidence=features.SCHEMA)
+    return rules.load(file, action=ACTIONS, evidence=features.SCHEMA)
 
 
 @policy.command()
@@ -161,8 +164,9 @@ def _summary(rulebook: Rulebook, tried: Tried) -> list[str]:
 @policy.command()
 @click.argument("one", metavar="A", help="A file, a version, or in-force.")
 @click.argument("other", metavar="B", help="Another.")
+@_OF_AGENT
 @pass_asked
-def diff(asked: Asked, one: str, other: str) -> None:
+def diff(asked: Asked, one: str, other: str, agent: str) -> None:
     """Say what changes from one rulebook to another.
 
     Each is a file, a version of the registry, or in-force. Conditions are compared by what they mean. A home
@@ -170,7 +174,7 @@ def diff(asked: Asked, one: str, other: str) -> None:
     """
     from storekeep import policy as rules
 
-    before, after = _named(asked, one, other)
+    before, after = _named(asked, agent, one, other)
     found = rules.compare(before, after)
     document = {
         "a": {"name": one, "rulebook": before.id, "version": before.version},
@@ -185,21 +189,19 @@ def diff(asked: Asked, one: str, other: str) -> None:
     asked.answer(document, "\n".join([head, *(lines or ["  nothing changes"])]))
 
 
-def _named(asked: Asked, *names: str) -> list[Rulebook]:
-    """Rulebooks by file, by version, or in force; the home is opened if one of them is in it."""
+def _named(asked: Asked, agent: str, *names: str) -> list[Rulebook]:
+    """Rulebooks by file, or an agent's by version or in force; the home is opened if one of them is in it."""
     if all(_is_file(name) for name in names):
         return [_of_file(Path(name)) for name in names]
     with asked.pipeline() as pipeline:
-        return [_of(pipeline, name) for name in names]
+        return [_of(pipeline, agent, name) for name in names]
 
 
-def _of(pipeline: Pipeline, name: str) -> Rulebook:
+def _of(pipeline: Pipeline, agent: str, name: str) -> Rulebook:
     if _is_file(name):
         return _of_file(Path(name))
-    from storekeep.agents import replenish
-
     with pipeline.store.transaction(pipeline.tenant) as tx:
-        return pipeline.rulebook(tx, replenish.NAME, None if name == _IN_FORCE else name)
+        return pipeline.rulebook(tx, agent, None if name == _IN_FORCE else name)
 
 
 def _is_file(name: str) -> bool:
@@ -240,8 +242,11 @@ def _difference_lines(each: Difference) -> Sequence[str]:
     metavar="DIR",
     help="Folder of the report; reports in the home if not given.",
 )
+@_OF_AGENT
 @pass_asked
-def backtest(asked: Asked, draft: str, since: datetime, until: datetime, out: Path | None) -> None:
+def backtest(
+    asked: Asked, draft: str, since: datetime, until: datetime, out: Path | None, agent: str
+) -> None:
     """Try a draft on the decisions that were recorded.
 
     Judges the proposals of a period again, on the evidence of then, and says which verdicts turn, by which
@@ -256,7 +261,7 @@ def backtest(asked: Asked, draft: str, since: datetime, until: datetime, out: Pa
     with drawing():
         from storekeep.backtest import draft_page
     with asked.pipeline() as pipeline, Bars() as bars:
-        loaded = _of(pipeline, draft)
+        loaded = _of(pipeline, agent, draft)
         found = try_draft(pipeline, loaded, since.date(), until.date(), asked.zone(), progress=bars)
     folder = (out or asked.settings().home / "reports").absolute()
     name = f"draft-{loaded.short_version}-{found['from']}-{found['to']}"
@@ -348,24 +353,71 @@ def promote(asked: Asked, file: Path, principal: str | None) -> None:
 @click.argument(
     "version", metavar="[VERSION]", required=False, help="The one in force if not given."
 )
+@_OF_AGENT
 @pass_asked
-def show(asked: Asked, version: str | None) -> None:
+def show(asked: Asked, version: str | None, agent: str) -> None:
     """Print the rulebook in force, or another version, as written."""
-    from storekeep.agents import replenish
-
-    name = replenish.NAME
     with asked.pipeline() as pipeline, pipeline.store.transaction(pipeline.tenant) as tx:
         # This registers the rulebook that ships where none was promoted yet.
-        loaded = pipeline.rulebook(tx, name, version)
-        _, content = tx.registered("rulebook", name, loaded.version) or ("", "")
-        current = tx.registered("rulebook", name)
+        loaded = pipeline.rulebook(tx, agent, version)
+        _, content = tx.registered("rulebook", agent, loaded.version) or ("", "")
+        current = tx.registered("rulebook", agent)
     in_force = current is not None and current[0] == loaded.version
     state = "in force" if in_force else "not in force"
     document = {
-        "rulebook": name,
+        "rulebook": loaded.id,
         "version": loaded.version,
         "in_force": in_force,
         "content": content,
     }
     body = "\n".join(shown.printable(line) for line in content.rstrip().splitlines())
-    asked.answer(document, f"# Rulebook {name}, version {loaded.version}, {state}\n{body}")
+    asked.answer(document, f"# Rulebook {loaded.id}, version {loaded.version}, {state}\n{body}")
+
+
+_PROMOTED = (
+    Column("Version"),
+    Column("Since"),
+    Column("By"),
+    Column("Why", wrap=True),
+)
+_FIGURES = (Column("Key figure"), Column("Value", right=True))
+_ROLLBACK = (Column("Taken back when"), Column("From", right=True), Column("Holds"))
+
+
+@policy.command()
+@_OF_AGENT
+@pass_asked
+def history(asked: Asked, agent: str) -> None:
+    """Say which versions were in force, and how the one that is does."""
+    with asked.pipeline() as pipeline:
+        standing = pipeline.measure(agent)
+    content, reached = standing.rulebook.content, standing.reasons
+    document = {
+        "rulebook": content.rulebook,
+        "promotions": standing.promotions,
+        "figures": standing.figures,
+        "rollback": [
+            {**each.model_dump(), "holds": each.id in reached} for each in content.rollback
+        ],
+    }
+    zone = asked.zone()
+    promoted = [
+        (
+            row["version"][:12],
+            shown.moment(row["promoted_at"], zone),
+            row["promoted_by"],
+            row["reason"],
+        )
+        for row in standing.promotions
+    ]
+    known = [
+        (name, "not known" if value is None else f"{value:,.3f}".rstrip("0").rstrip("."))
+        for name, value in standing.figures.items()
+    ]
+    conditions = [
+        (each.when, f"{each.decisions:,} decisions", "yes" if each.id in reached else "no")
+        for each in content.rollback
+    ]
+    parts = [shown.table(_PROMOTED, promoted), shown.table(_FIGURES, known)]
+    parts += [shown.table(_ROLLBACK, conditions)] if conditions else []
+    asked.answer(document, "\n\n".join(parts))

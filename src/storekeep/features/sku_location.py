@@ -31,7 +31,7 @@ class Feature:
 
     `over` names the relation: `daily` (a row for each day with sales: `units`, `day`), `terms` (the
     supply terms in force), `received` (a row for each delivery of the supplier: `days`), `ordered` (a row
-    for each earlier order of the item: `units`).
+    for each earlier order of the item that the order system confirmed and still holds: `units`).
     """
 
     name: str
@@ -124,7 +124,7 @@ FEATURES: tuple[Feature, ...] = (
         "float",
         "ordered",
         "round(avg(units), 6)",
-        "Mean of its orders of 13 weeks.",
+        "Mean of its orders of 13 weeks that were confirmed and not cancelled.",
         "unit",
         nullable=True,
     ),
@@ -165,7 +165,8 @@ WITH terms AS (
   FROM terms LEFT JOIN order_delivery USING (supplier_id)
 ), ordered AS (
   SELECT sku, quantity_units AS units FROM move
-  WHERE event_type = 'OrderCommitted' AND occurred_at > $known_by - INTERVAL 91 DAY
+  WHERE event_type = 'PurchaseOrderConfirmed' AND occurred_at > $known_by - INTERVAL 91 DAY
+    AND decision_id NOT IN (SELECT decision_id FROM move WHERE event_type = 'PurchaseOrderCancelled')
 )
 """
 
@@ -322,6 +323,8 @@ def evidence(
 
 def without_own(evidence: Evidence, proposed: Proposed) -> Evidence:
     """The evidence less what the proposals themselves have committed, which they would else count."""
+    if "order_units" not in proposed.proposals.column_names:
+        return evidence
     places = pc.index_in(evidence.values["subject"], proposed.proposals["subject"].combine_chunks())
     units = pc.fill_null(proposed.proposals["order_units"].combine_chunks().take(places), 0)
     place = evidence.values.column_names.index("committed_units")

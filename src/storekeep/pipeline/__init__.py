@@ -6,6 +6,7 @@ caller: the same steps run live, in a demonstration and in a replay.
 
     opening     one tenant's store, lake and adapters, and the rulebooks in force
     steering    the modes of agents, and the switch that stops them
+    measuring   how a rulebook's version does, and what happens when it does badly
     intake      what is reported becomes facts, stock positions, history and features
     recording   evidence as of now; entries about decisions and the events that follow
     rejudging   recorded proposals judged again, by what is known and in force by now
@@ -75,6 +76,8 @@ class Pipeline(Reverting):
                 continue
             failures = 0
             done["acted"] += ended
+            if ended:
+                self.roll_back()
             if not ended:
                 wait(poll_seconds)
         return done

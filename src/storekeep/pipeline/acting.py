@@ -89,11 +89,11 @@ class Acting(Breaking):
         given_up = self._give_up(tasks, came, "needs_person" if reverting else "failed")
         self._postpone(tasks, came.again)
         self._settle(action, tasks, came.ends, set() if reverting else given_up)
-        self._hear(f"adapter/{adapter.name}", came.heard)
+        self._hear(f"adapter/{adapter.name}", agent, came.heard)
         if not reverting:
             told = [each for each in came.ends.values() if each[0] in ("executed", "failed")]
             failed = [str(said) if end == "failed" else None for end, said in told]
-            self._hear(f"agent/{agent}", failed)
+            self._hear(f"agent/{agent}", agent, failed)
         return len(came.ends)
 
     def _place(self, adapter: Adapter, tasks: Sequence[Task]) -> _Came:

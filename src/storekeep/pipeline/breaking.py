@@ -13,7 +13,6 @@ from enum import StrEnum
 from typing import Any
 
 from storekeep import ledger, watch
-from storekeep.agents import replenish
 from storekeep.decisions import decision_ids, stamp
 from storekeep.errors import Refused
 from storekeep.ledger import Entry
@@ -116,7 +115,7 @@ class Breaking(Deciding):
             if any(row["state"] != State.CLOSED for row in rows):
                 rows = tx.breakers(names, lock=True)
             known = [_read(row) for row in rows]
-            terms, at = self._thresholds(tx), tx.now()
+            terms, at = self._thresholds(tx, agent), tx.now()
             most = min([most, *(each.allows(at, most, terms) for each in known)])
             tasks = tx.lease_tasks(self.worker, most, self.lease, kind, self.now()) if most else []
             if tasks:
@@ -124,8 +123,8 @@ class Breaking(Deciding):
                     self._move_breaker(tx, each, each.probed(at, terms))
             return tasks
 
-    def _hear(self, name: str, said: Sequence[Heard]) -> None:
-        """Let a breaker know what came of calls or decisions, in order."""
+    def _hear(self, name: str, agent: str | None, said: Sequence[Heard]) -> None:
+        """Let a breaker know what came of an agent's calls or decisions, in order."""
         if not said:
             return
         with self.store.transaction(self.tenant) as tx:
@@ -135,7 +134,7 @@ class Breaking(Deciding):
                 return
             tx.add_breaker(name)
             was = _read(tx.breakers([name], lock=True)[0])
-            self._move_breaker(tx, was, was.heard(said, tx.now(), self._thresholds(tx)))
+            self._move_breaker(tx, was, was.heard(said, tx.now(), self._thresholds(tx, agent)))
 
     def _move_breaker(
         self, tx: Transaction, was: Breaker, now: Breaker, by: str = "storekeep"
@@ -155,8 +154,9 @@ class Breaking(Deciding):
         )
         watch.breaker(now.name, self.tenant, now.state, now.why)
 
-    def _thresholds(self, tx: Transaction) -> Thresholds:
-        return self.rulebook(tx, replenish.NAME).content.breaker
+    def _thresholds(self, tx: Transaction, agent: str | None) -> Thresholds:
+        """What the rulebook of the agent says, whose actions are sent or were."""
+        return Thresholds() if agent is None else self.rulebook(tx, agent).content.breaker
 
 
 def _read(row: Mapping[str, Any]) -> Breaker:

@@ -13,7 +13,7 @@ from itertools import groupby
 from typing import Any
 
 from storekeep import bus, ledger, policy, stock
-from storekeep.actions import PLACE_PURCHASE_ORDER
+from storekeep.actions import orders_goods
 from storekeep.agents import replenish
 from storekeep.decisions import Proposed, decision_ids, stamp
 from storekeep.events import event
@@ -33,8 +33,8 @@ class Run:
     batch_id: str
     evaluated: int
     verdicts: Mapping[str, int]
-    agent: str = replenish.NAME
-    mode: str = "live"
+    agent: str
+    mode: str
 
 
 @dataclass(frozen=True)
@@ -90,6 +90,7 @@ class Deciding(Answering):
             if run is not None:
                 runs[each.agent, each.location_id] = run
         self.note_unheard()
+        self.roll_back()
         return runs
 
     def note_unheard(self) -> int:
@@ -202,7 +203,8 @@ class Deciding(Answering):
         partition = bus.partition_of(self.tenant, location_id)
         self._move_stock(tx, partition)
         evidence = self._snapshot(tx, location_id, partition)
-        proposed = self.agents[wake.agent](evidence, PLACE_PURCHASE_ORDER)
+        agent = self.agents[wake.agent]
+        proposed = agent.propose(evidence, self._action(agent.action))
         dispatch = self.dispatch_policy(tx)
         mode = dispatch.mode(wake.agent, proposed.version, location_id, tx.modes())
         if mode == "off":
@@ -210,12 +212,12 @@ class Deciding(Answering):
             return None
         rulebook = self.rulebook(tx, wake.agent)
         used = used_limits(tx, rulebook, proposed, evidence)
-        judgement = policy.judge(rulebook, proposed, evidence, used)
+        at = self.now()
+        judgement = policy.judge(rulebook, proposed, evidence, used, waited=at - wake.since)
         barred = self._barred(tx, dispatch, wake.agent, proposed)
-        seed = str(place) if wake.agent == replenish.NAME else f"{wake.agent}/{place}"
         return Batch(
-            batch_id=decision_ids(self.now(), f"{self.tenant}/{location_id}", [seed])[0],
-            at=self.now(),
+            batch_id=self._run_id(location_id, f"{wake.agent}/{place}", at),
+            at=at,
             location_id=location_id,
             evidence=evidence,
             proposed=proposed,
@@ -224,6 +226,10 @@ class Deciding(Answering):
             terms=terms_of(rulebook),
             wake=replace(wake, mode=mode, barred=barred),
         )
+
+    def _run_id(self, location_id: str, seed: str, at: datetime) -> str:
+        """The same id for the same run made twice: `seed` is who ran, and from where on it heard."""
+        return decision_ids(at, f"{self.tenant}/{location_id}", [seed])[0]
 
     def _barred(
         self, tx: Transaction, dispatch: policy.Dispatch, agent: str, proposed: Proposed
@@ -246,7 +252,7 @@ class Deciding(Answering):
     def _commit_orders(self, tx: Transaction, batch: Batch) -> None:
         """What is decided counts as on its way at once, so that nothing is ordered twice meanwhile."""
         lines = batch.committed()
-        if lines.num_rows:
+        if lines.num_rows and orders_goods(lines.column_names):
             facts = stock.order_moves(lines, "committed", batch.at)
             bus.publish(
                 tx, event("OrderCommitted", batch.batch_id, batch.location_id, batch.at, facts)

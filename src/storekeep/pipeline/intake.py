@@ -15,7 +15,7 @@ from storekeep import bus, features, stock
 from storekeep.errors import InvariantBroken
 from storekeep.events import EVENT_TABLES, Event, event
 from storekeep.lake import FACTS, SALE_LINES, STOCK_COUNTS, Kept, facts_of
-from storekeep.pipeline.steering import Steering
+from storekeep.pipeline.measuring import Measuring
 from storekeep.retail import ORDER_MOVE
 from storekeep.store import PARTITIONS, Transaction
 from storekeep.watch import stage
@@ -24,7 +24,7 @@ from storekeep.watch import stage
 _EVENTS_AT_ONCE = 4
 
 
-class Intake(Steering):
+class Intake(Measuring):
     """From the shop to features."""
 
     def take_in(self, rows: pa.Table, source: str, location_id: str) -> tuple[int, int]:

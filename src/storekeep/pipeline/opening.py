@@ -10,21 +10,20 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from random import random
+from typing import Any
 
 from storekeep import features, ledger, policy
 from storekeep.actions import (
     PLACE_PURCHASE_ORDER,
     Adapter,
 )
-from storekeep.agents import replenish
-from storekeep.decisions import Action, Evidence, Proposed, decision_ids, stamp
+from storekeep.agents import AGENTS, Agent
+from storekeep.decisions import Action, decision_ids, stamp
 from storekeep.errors import Refused
 from storekeep.lake import Lake
 from storekeep.ledger import Entry, Signer
 from storekeep.store import OURSELVES, Store, Transaction
 
-Agent = Callable[[Evidence, Action], Proposed]
-AGENTS: Mapping[str, Agent] = {replenish.NAME: replenish.propose}
 DISPATCH = "dispatch"
 
 ACTIONS: Mapping[str, Action] = {PLACE_PURCHASE_ORDER.name: PLACE_PURCHASE_ORDER}
@@ -76,25 +75,29 @@ class Opened:
             if not file.exists():
                 raise Refused(f"agent {name} has no rulebook; put one in force with policy promote")
             text = file.read_text(encoding="utf-8")
-            shipped = policy.load(text, action=PLACE_PURCHASE_ORDER, evidence=features.SCHEMA)
+            shipped = self._loaded(text)
             self._put_in_force(tx, "rulebook", name, shipped.version, text, OURSELVES)
             registered = (shipped.version, text)
         if registered[0] not in self._rulebooks:
-            self._rulebooks[registered[0]] = policy.load(
-                registered[1], action=PLACE_PURCHASE_ORDER, evidence=features.SCHEMA
-            )
+            self._rulebooks[registered[0]] = self._loaded(registered[1])
         return self._rulebooks[registered[0]]
 
     def promote(self, path: Path, by: str) -> str:
         """Put a rulebook from a file in force for its agent; its version."""
-        loaded = policy.load(path, action=PLACE_PURCHASE_ORDER, evidence=features.SCHEMA)
-        agent = loaded.content.agent
+        _person(by)
+        loaded = self._loaded(path)
+        agent, action = loaded.content.agent, loaded.content.action
         if agent not in self.agents:
             raise Refused(f"{path}: there is no agent {agent}; there are {', '.join(self.agents)}")
+        if action != (own := self.agents[agent].action):
+            raise Refused(f"{path}: agent {agent} proposes {own}, and the rulebook is for {action}")
         text = path.read_text(encoding="utf-8")
         with self.store.transaction(self.tenant) as tx:
             self._put_in_force(tx, "rulebook", agent, loaded.version, text, by)
         return loaded.version
+
+    def _loaded(self, source: Path | str) -> policy.Rulebook:
+        return policy.load(source, action=self.actions, evidence=features.SCHEMA)
 
     def dispatch_policy(self, tx: Transaction) -> policy.Dispatch:
         """The dispatch policy in force; the one that ships when there is none yet."""
@@ -111,6 +114,7 @@ class Opened:
 
     def promote_dispatch(self, path: Path, by: str) -> str:
         """Put a dispatch policy from a file in force; its version."""
+        _person(by)
         loaded = policy.load_dispatch(path, list(self.agents))
         text = path.read_text(encoding="utf-8")
         with self.store.transaction(self.tenant) as tx:
@@ -118,15 +122,26 @@ class Opened:
         return loaded.version
 
     def _put_in_force(
-        self, tx: Transaction, kind: str, name: str, version: str, text: str, by: str
+        self,
+        tx: Transaction,
+        kind: str,
+        name: str,
+        version: str,
+        text: str,
+        by: str,
+        *,
+        why: Mapping[str, Any] | None = None,
     ) -> None:
-        """Keep a version and make it the one in force; when a person did, the ledger says so."""
+        """Keep a version and make it the one in force; unless it is what ships, the ledger says so.
+
+        `why` has the `reason` and what it rests on, where one was taken back.
+        """
         at = self.now()
         tx.register(kind, name, version, text, at, by)
-        tx.promote(kind, name, version, at, by)
-        if by == OURSELVES:
+        tx.promote(kind, name, version, at, by, None if why is None else why["reason"])
+        if by == OURSELVES and why is None:
             return
-        said = {"of": kind, "name": name, "version": version, "text": text}
+        said = {"of": kind, "name": name, "version": version, "text": text, **(why or {})}
         self._note(tx, Entry("promotion", {**said, "by": by, "at": stamp(at)}))
 
     def _note(self, tx: Transaction, entry: Entry) -> None:
@@ -136,3 +151,9 @@ class Opened:
         ledger.append(
             tx, ledger.rows([entry]), batch_id=batch_id, at=self.now(), signing=self.signing
         )
+
+
+def _person(by: str) -> None:
+    """Refuse our own name, under which nobody but us puts anything in force."""
+    if by == OURSELVES:
+        raise Refused(f"{by} is Storekeep's own name; say who promotes it")

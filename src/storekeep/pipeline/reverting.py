@@ -187,7 +187,7 @@ class Reverting(Undoing):
             known_by=datetime.fromisoformat(header["known_by"]),
             position=header["position"],
         )
-        proposed = before or self.agents[header["agent"]](evidence, action)
+        proposed = before or self.agents[header["agent"]].propose(evidence, action)
         if proposed.version != header["agent_version"]:
             raise Refused(
                 f"the decision was made by version {header['agent_version']} of {header['agent']}, "
@@ -196,10 +196,11 @@ class Reverting(Undoing):
         rulebook = self.rulebook(tx, header["agent"], header["rulebook_version"])
         used = pa.Table.from_pylist(header["limits_used"], schema=policy.USED)
         wake = ledger.wake_of(header)
-        judgement = policy.judge(rulebook, proposed, evidence, used)
+        at = datetime.fromisoformat(header["decided_at"])
+        judgement = policy.judge(rulebook, proposed, evidence, used, waited=at - wake.since)
         return Batch(
             batch_id=header["batch_id"],
-            at=datetime.fromisoformat(header["decided_at"]),
+            at=at,
             location_id=location_id,
             evidence=evidence,
             proposed=proposed,

@@ -14,6 +14,7 @@ from storekeep.decisions import ModeChange, stamp
 from storekeep.errors import Refused
 from storekeep.ledger import Entry
 from storekeep.pipeline.opening import Opened
+from storekeep.store import Transaction
 
 EVERY_AGENT = ""
 MODES = ("off", "shadow", "canary", "live")
@@ -68,12 +69,15 @@ class Steering(Opened):
     def _switch(self, verb: str, agent: str, by: str, reason: str) -> bool:
         if agent != EVERY_AGENT:
             self._known(agent)
-        at = self.now()
         with self.store.transaction(self.tenant) as tx:
-            changed = tx.halt(agent, at, by, reason) if verb == "halt" else tx.resume(agent)
-            if changed:
-                said = {"agent": agent or None, "by": by, "at": stamp(at), "reason": reason}
-                self._note(tx, Entry(verb, said))
+            return self._switched(tx, verb, agent, by, reason)
+
+    def _switched(self, tx: Transaction, verb: str, agent: str, by: str, reason: str) -> bool:
+        at = self.now()
+        changed = tx.halt(agent, at, by, reason) if verb == "halt" else tx.resume(agent)
+        if changed:
+            said = {"agent": agent or None, "by": by, "at": stamp(at), "reason": reason}
+            self._note(tx, Entry(verb, said))
         return changed
 
     def standing(self) -> list[dict[str, Any]]:

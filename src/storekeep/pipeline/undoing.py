@@ -9,18 +9,20 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from datetime import datetime
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from storekeep import bus, ledger, policy
-from storekeep.decisions import Selection, decision_ids
+from storekeep.decisions import Proposed, Selection
 from storekeep.errors import Refused
 from storekeep.ledger import Again, Batch, Step, Wake
 from storekeep.pipeline.deciding import Run, terms_of
 from storekeep.pipeline.recording import used_limits
 from storekeep.pipeline.returning import Returning
+from storekeep.pipeline.steering import EVERY_AGENT
 from storekeep.store import Transaction
 from storekeep.watch import stage
 
@@ -42,7 +44,7 @@ class Undoing(Returning):
         for key in ids:
             if key not in known:
                 raise Refused(f"{key} is no revert and no decision; see `storekeep decisions list`")
-        steps, later = ledger.steps(tx, ids), tx.proposed_again(ids)
+        steps, later = ledger.steps(tx, ids), tx.taken_up(ids)
         return [
             ledger.plan_again(row, steps[row["decision_id"]], later.get(row["decision_id"]))
             for row in rows
@@ -51,8 +53,8 @@ class Undoing(Returning):
     def undo(self, plan: Sequence[Step], by: str, reason: str) -> list[Run]:
         """Propose again what a plan says, each time as a new decision on the evidence of now.
 
-        What was proposed again meanwhile is left alone. Items about which nothing is known any more are
-        refused: nothing is proposed then.
+        What was proposed again meanwhile is left alone. Raises `Refused`, and proposes nothing, when an agent
+        whose decision it is may not run, or nothing is known any more about an item.
         """
         with stage("undo", self.tenant) as watched, self.store.transaction(self.tenant) as tx:
             meant = [each.decision_id for each in plan if each.what == "propose"]
@@ -87,26 +89,41 @@ class Undoing(Returning):
             raise Refused(f"nothing is known of {', '.join(missing)} any more: leave it out")
         rulebook = self.rulebook(tx, row["agent"])
         used = used_limits(tx, rulebook, proposed, evidence)
+        at = self.now()
+        wake = self._asked(tx, proposed, location_id, at)
+        judgement = policy.judge(rulebook, proposed, evidence, used)
         batch = Batch(
-            batch_id=decision_ids(self.now(), f"{self.tenant}/{location_id}/undo", [ids[0]])[0],
-            at=self.now(),
+            batch_id=self._run_id(location_id, f"undo/{ids[0]}", at),
+            at=at,
             location_id=location_id,
             evidence=evidence,
             proposed=proposed,
-            judgement=policy.judge(rulebook, proposed, evidence, used),
+            judgement=policy.bar(judgement, wake.barred),
             used=used,
             terms=terms_of(rulebook),
-            wake=self._asked(tx, row["agent"]),
+            wake=wake,
             again=Again(dict(zip(subjects, ids, strict=True)), by, reason),
         )
         ledger.record(tx, batch, self.signing)
         self._commit_orders(tx, batch)
-        return Run(batch.batch_id, evidence.values.num_rows, batch.counts())
+        return Run(batch.batch_id, evidence.values.num_rows, batch.counts(), wake.agent, wake.mode)
 
-    def _asked(self, tx: Transaction, agent: str) -> Wake:
-        """Why a run is made that no event has woken: a person asked for it."""
-        version = self.dispatch_policy(tx).version
-        return Wake(agent, "live", version, self.now(), late=False, heard=())
+    def _asked(self, tx: Transaction, proposed: Proposed, location_id: str, at: datetime) -> Wake:
+        """Why a run is made that no event has woken: a person asked for it. It may do what any run may."""
+        agent, dispatch, halts = proposed.agent, self.dispatch_policy(tx), tx.halts()
+        if halt := halts.get(agent) or halts.get(EVERY_AGENT):
+            raise Refused(
+                f"{agent} is stopped by {halt['halted_by']} ({halt['reason']}), so nothing is proposed "
+                "again; see `storekeep agents resume`"
+            )
+        mode = dispatch.mode(agent, proposed.version, location_id, tx.modes())
+        if mode == "off":
+            raise Refused(
+                f"{agent} is off at {location_id}, so nothing is proposed again there; "
+                "see `storekeep agents list`"
+            )
+        barred = self._barred(tx, dispatch, agent, proposed)
+        return Wake(agent, mode, dispatch.version, at, late=False, heard=(), barred=barred)
 
 
 def again_of(header: Mapping[str, Any], recorded: pa.Table) -> Again | None:

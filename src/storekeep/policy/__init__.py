@@ -5,12 +5,14 @@ million proposals in one go: `load` checks and compiles it, `judge` judges a bat
 `usage_keys` says whose recent decisions the limits must know of. `try_cases` holds a rulebook against what
 its owner expects of it, and `compare` says what changes between two. `docs/rulebooks.md` is the language.
 A dispatch policy says which agent is woken by which event, and `bar` settles who comes first
-(`docs/dispatch.md`). `bounds` and `changed` are for a person who approves something else.
+(`docs/dispatch.md`). `bounds` and `changed` are for a person who approves something else; `key_figures` and
+`reached` tell when a version is taken back.
 """
 
 from storekeep.policy.cases import Failed, Tried, beside, try_cases
 from storekeep.policy.changing import BOUNDS, bounds, changed
 from storekeep.policy.comparison import Change, Difference, compare
+from storekeep.policy.denying import bar
 from storekeep.policy.dispatch import (
     SHIPPED_DISPATCH,
     Dispatch,
@@ -19,6 +21,7 @@ from storekeep.policy.dispatch import (
     is_dispatch,
     load_dispatch,
 )
+from storekeep.policy.figures import key_figures, reached
 from storekeep.policy.judging import (
     KEYS,
     SHIPPED,
@@ -30,7 +33,6 @@ from storekeep.policy.judging import (
     usage_keys,
     uses,
 )
-from storekeep.policy.precedence import bar
 
 __all__ = [
     "BOUNDS",
@@ -54,8 +56,10 @@ __all__ = [
     "compare",
     "is_dispatch",
     "judge",
+    "key_figures",
     "load",
     "load_dispatch",
+    "reached",
     "try_cases",
     "usage_keys",
     "uses",

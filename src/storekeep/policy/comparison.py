@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from storekeep.policy.judging import Rulebook
 from storekeep.policy.rulebook import CheckedRule, Content
-from storekeep.sql import Expression, Place, parse, same
+from storekeep.sql import Expression, same
 
 _Said = str | Expression | None
 _HEAD = ("owner", "agent", "action", "description", "safe_default", "roles")
@@ -79,9 +79,12 @@ def _parts(book: Rulebook) -> dict[tuple[str, str], Mapping[str, _Said]]:
             "persons": _several(limit.persons),
             "reason": limit.reason.text,
         }
-    for condition in content.rollback:
-        when = parse(condition.when, None, place=Place(f"rollback {condition.id}", 1, 1))
-        found["rollback", condition.id] = {"when": when, "reason": condition.reason}
+    for condition, when in checked.rollback:
+        found["rollback", condition.id] = {
+            "when": when,
+            "decisions": str(condition.decisions),
+            "reason": condition.reason,
+        }
     return found
 
 
@@ -102,9 +105,11 @@ def _changeable(rule: CheckedRule) -> dict[str, _Said]:
 def _head(content: Content) -> dict[str, _Said]:
     said = {name: getattr(content, name) for name in _HEAD}
     said["roles"] = ", ".join(said["roles"])
-    times = {name: str(getattr(content.sla, name)) for name in ("decide_within", "approve_within")}
+    sla = content.sla
+    times = {"decide_within": sla.decide_within, "approve_within": sla.approve_within}
+    told = {name: None if length is None else str(length) for name, length in times.items()}
     breaker = {f"breaker {name}": str(value) for name, value in content.breaker}
-    return {**said, **times, "on_timeout": content.sla.on_timeout, **breaker}
+    return {**said, **told, "on_timeout": sla.on_timeout, **breaker}
 
 
 def _changes(before: Mapping[str, _Said], after: Mapping[str, _Said]) -> list[Change]:

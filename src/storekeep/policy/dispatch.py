@@ -170,7 +170,7 @@ class Dispatch:
 
     def _fits(self, agent: str, event: Event) -> bool:
         return any(
-            query.any_row(condition.sql(), event.facts)
+            query.any_row(condition.sql(), event.facts, untold=True)
             for condition in self.conditions.get((agent, event.type), ())
         )
 

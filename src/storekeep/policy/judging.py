@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,7 @@ import pyarrow.compute as pc
 
 from storekeep.decisions import VERDICTS, Action, Evidence, Judgement, Proposed
 from storekeep.errors import InvariantBroken
+from storekeep.policy.denying import overdue
 from storekeep.policy.limits import Flags, Integers, Queue, Served, serve
 from storekeep.policy.query import LARGEST_AMOUNT, LIMITS_OWN, ROW, Query
 from storekeep.policy.rulebook import (
@@ -100,16 +102,21 @@ class Rulebook:
 
 
 def load(
-    source: Path | str, *, action: Action, evidence: Mapping[str, str], name: str = "rulebook"
+    source: Path | str,
+    *,
+    action: Action | Mapping[str, Action],
+    evidence: Mapping[str, str],
+    name: str = "rulebook",
 ) -> Rulebook:
     """Read, check and compile a rulebook: a file when given a `Path`, else the text itself.
 
-    `evidence` gives the DuckDB type of each column that the agent's evidence has; `name` is what a text is
-    called in what is said about it. Raises `Refused` with file, line and column of the first fault.
+    `action` is the one it must be for, or all that there are, by name. `evidence` gives the DuckDB type of
+    each column that the agent's evidence has; `name` is what a text is called in what is said about it.
+    Raises `Refused` with file, line and column of the first fault.
     """
     checked = check(source, name, action, evidence)
     return Rulebook(
-        checked.content, checked.version, action, checked, Query(checked), Clauses(checked)
+        checked.content, checked.version, checked.action, checked, Query(checked), Clauses(checked)
     )
 
 
@@ -119,7 +126,9 @@ def judge(
     evidence: Evidence,
     used: pa.Table | None = None,
     approved: frozenset[str] = frozenset(),
+    *,
     apart: pa.Array | None = None,
+    waited: timedelta = timedelta(),
 ) -> Judgement:
     """Judge every proposal of a batch, each on its evidence and all against the limits that they share.
 
@@ -127,11 +136,13 @@ def judge(
     `usage_keys`. `approved` are subjects that a person approved: what would ask a person is then satisfied;
     what forbids still does. `apart` judges several batches at once, each as if it were alone: it numbers each
     row's batch, `used` then has a column `batch` of these numbers, and the evidence has the proposals' rows.
+    `waited` is how long ago the first event was told that the batch answers: beyond the rulebook's
+    `decide_within` everything is denied.
     Raises `InvariantBroken` when the batch is for another agent or action, or limits over time come without
     `used`.
     """
     bench = _Bench(rulebook, proposed, evidence, used, apart)
-    return bench.judgement(approved)
+    return overdue(bench.judgement(approved), rulebook.content, waited)
 
 
 def usage_keys(rulebook: Rulebook, proposed: Proposed, evidence: Evidence) -> pa.Table:

@@ -173,13 +173,14 @@ class Query:
                 feed.rows = feed.empty
 
 
-def any_row(condition: str, rows: pa.Table) -> bool:
-    """Whether a checked condition holds for at least one row, or cannot be told of one."""
+def any_row(condition: str, rows: pa.Table, *, untold: bool) -> bool:
+    """Whether a checked condition holds for at least one row; `untold` is for a row that does not tell."""
     with _database().cursor() as connection:
         connection.execute("SET TimeZone = 'UTC'")
         connection.register("facts", rows)
         found = connection.execute(
-            f"SELECT count(*) > 0 FROM facts WHERE TRY({condition}) IS DISTINCT FROM false"
+            f"SELECT count(*) > 0 FROM facts WHERE coalesce(TRY({condition}), $untold)",
+            {"untold": untold},
         ).fetchone()
     return bool(found and found[0])
 
@@ -204,7 +205,7 @@ class _Text:
         self.limits = checked.limits
         self.types = checked.columns
         self.clips = [(place, rule) for place, rule in self.rules if rule.effect == "clip"]
-        self.clippable = checked.clippable if self.clips else ()
+        self.clippable = checked.action.clippable if self.clips else ()
         self.changes = [(rule.id, one) for _, rule in self.rules for one in rule.changes]
         self.derived = checked.derived if self.clips or self.changes else {}
         self.lowered = (*self.clippable, *self.derived) if self.clips else ()

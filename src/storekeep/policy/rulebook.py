@@ -21,7 +21,7 @@ from storekeep import canonical
 from storekeep.decisions import Action, Reversibility
 from storekeep.errors import InvariantBroken, Refused
 from storekeep.policy import reasons, written
-from storekeep.policy.forms import Form, Name, Words, fitted
+from storekeep.policy.forms import Form, Name, Words, fitted, near
 from storekeep.policy.reasons import Reason
 from storekeep.policy.written import Written
 from storekeep.sql import Expression, Family, Place, family, parse
@@ -31,8 +31,8 @@ GROUP = "order_group"
 GROUP_VALUE = "group_value_minor"
 EVIDENCE = "evidence."
 CLIPPED = "clipped."
-DEFAULT, IRREVERSIBLE = "default", "irreversible"
-RESERVED = frozenset({DEFAULT, IRREVERSIBLE})
+DEFAULT, IRREVERSIBLE, LATE = "default", "irreversible", "decide-within"
+RESERVED = frozenset({DEFAULT, IRREVERSIBLE, LATE})
 LISTS = ("forbid", "escalate", "clip", "permit")
 _KEYABLE = frozenset({Family.TEXT, Family.INTEGER, Family.BOOLEAN, Family.DATE})
 _WANTED: Mapping[str, str] = {
@@ -128,14 +128,15 @@ class Limit(Form):
 class Sla(Form):
     """How long a decision may take."""
 
-    decide_within: Duration = Field(
-        default=timedelta(hours=1), description="From the event to the decision."
+    decide_within: Duration | None = Field(
+        default=None,
+        description="From the first event to the decision; after it nothing is done. No end if not given.",
     )
     approve_within: Duration = Field(
         default=timedelta(days=1), description="From the decision to a person's answer."
     )
     on_timeout: Words | None = Field(
-        default=None, description="What happens when the time is over; `safe_default` if not given."
+        default=None, description="What happens when a time is over; `safe_default` if not given."
     )
 
 
@@ -161,6 +162,9 @@ class Rollback(Form):
 
     id: Name = Field(description="Name of the condition, once in the rulebook.")
     when: Sql = Field(description="SQL condition over key figures, each a number.")
+    decisions: int = Field(
+        default=100, ge=1, description="So many decisions before it counts; 100 if not given."
+    )
     reason: Words = Field(description="Why, in plain words.")
 
 
@@ -207,6 +211,27 @@ MODELS: Mapping[str, type[BaseModel]] = {
     "rollback": Rollback,
 }
 """Which model describes the keys under each key of a rulebook; the empty one is the whole."""
+
+
+FIGURES: Mapping[str, str] = {
+    "decisions": "Decisions under this version since it was put in force, in shadow too.",
+    "days": "Days since then.",
+    "allowed_share": "Of the decisions: allowed as proposed.",
+    "clipped_share": "Of the decisions: lowered to a limit.",
+    "escalated_share": "Of the decisions: a person was asked.",
+    "denied_share": "Of the decisions: denied.",
+    "held_share": "Of the decisions: held back by the agent.",
+    "rejected_share": "Of the requests that wait no more: a person said no.",
+    "unanswered_share": "Of the requests that wait no more: nobody answered in time.",
+    "failed_share": "Of the actions that came to an end: refused, given up or dropped.",
+    "reverted_share": "Of the actions that came to an end: taken back, or to be.",
+    "committed_minor": "Money of what goes ahead and was not taken back, where it is one currency.",
+    "out_of_stock_share": "Of all items with a stock position: nothing on hand now.",
+}
+"""What a condition under `rollback` may name, each a number; a share lies between 0 and 1."""
+
+
+_FIGURE_TYPES = dict.fromkeys(FIGURES, "DOUBLE")
 
 
 @dataclass(frozen=True)
@@ -256,18 +281,25 @@ class Checked:
     rules: tuple[CheckedRule, ...]
     limits: tuple[CheckedLimit, ...]
     roles: tuple[str, ...]
-    clippable: tuple[str, ...]
-    reversibility: Reversibility
+    rollback: tuple[tuple[Rollback, Expression], ...]
+    action: Action
     derived: Mapping[str, Expression]
     columns: Mapping[str, str]
 
 
-def check(source: Path | str, name: str, action: Action, evidence: Mapping[str, str]) -> Checked:
-    """Read and check a rulebook against the action's parameters and the evidence's columns.
+def check(
+    source: Path | str,
+    name: str,
+    action: Action | Mapping[str, Action],
+    evidence: Mapping[str, str],
+) -> Checked:
+    """Read and check a rulebook against its action's parameters and the evidence's columns.
 
     Raises `Refused` (a file that cannot be opened: `Misused`) with the place of what is wrong.
     """
-    return _Checker(written.read(source, name), action, evidence).checked()
+    found = written.read(source, name)
+    content = _content(found)
+    return _Checker(found, content, _action(found, content, action), evidence).checked()
 
 
 def columns(action: Action, evidence: Mapping[str, str]) -> dict[str, str]:
@@ -283,28 +315,53 @@ def columns(action: Action, evidence: Mapping[str, str]) -> dict[str, str]:
     return found
 
 
+def _content(source: Written) -> Content:
+    if not isinstance(source.value, dict):
+        what = "a rulebook is keys with values, such as `rulebook: replenish`"
+        raise Refused(f"{source.place()}: {what}")
+    return fitted(source, Content, MODELS, _WANTED)
+
+
+def _action(source: Written, content: Content, given: Action | Mapping[str, Action]) -> Action:
+    """The action that a rulebook is for."""
+    place, name = source.place("action"), content.action
+    if isinstance(given, Action):
+        if name != given.name:
+            raise Refused(
+                f"{place}: the rulebook is for {name}, and was given to judge {given.name}"
+            )
+        return given
+    if name not in given:
+        raise Refused(f"{place}: there is no action {name!r}; {near(name, given)}")
+    return given[name]
+
+
 class _Checker:
-    def __init__(self, source: Written, action: Action, evidence: Mapping[str, str]) -> None:
+    def __init__(
+        self, source: Written, content: Content, action: Action, evidence: Mapping[str, str]
+    ) -> None:
         self.source = source
+        self.content = content
         self.action = action
         self.columns = columns(action, evidence)
 
     def checked(self) -> Checked:
-        content = self._content()
+        content = self.content
         self._whole(content)
         rules = [rule for effect in LISTS for rule in self._rules(content, effect)]
         limits = [self._limit(place, limit) for place, limit in enumerate(content.limits)]
-        for place, condition in enumerate(content.rollback):
-            at = self.source.place("rollback", place, "when")
-            parse(condition.when, None, place=at, want="BOOLEAN")
+        rollback = [
+            (one, self._expression(("rollback", at, "when"), one.when, _FIGURE_TYPES, "BOOLEAN"))
+            for at, one in enumerate(content.rollback)
+        ]
         return Checked(
             content=content,
             version=self._version(),
             rules=tuple(sorted(rules, key=lambda rule: (LISTS.index(rule.effect), rule.id))),
             limits=tuple(sorted(limits, key=lambda limit: limit.id)),
             roles=self._roles(content),
-            clippable=self.action.clippable,
-            reversibility=self.action.reversibility,
+            rollback=tuple(sorted(rollback, key=lambda each: each[0].id)),
+            action=self.action,
             derived=self._derived(),
             columns=self.columns,
         )
@@ -312,19 +369,7 @@ class _Checker:
     def refuse(self, place: Place, what: str) -> NoReturn:
         raise Refused(f"{place}: {what}")
 
-    def _content(self) -> Content:
-        if not isinstance(self.source.value, dict):
-            self.refuse(
-                self.source.place(), "a rulebook is keys with values, such as `rulebook: replenish`"
-            )
-        return fitted(self.source, Content, MODELS, _WANTED)
-
     def _whole(self, content: Content) -> None:
-        if content.action != self.action.name:
-            what = (
-                f"the rulebook is for {content.action}, and was given to judge {self.action.name}"
-            )
-            self.refuse(self.source.place("action"), what)
         if len(set(content.roles)) < len(content.roles):
             self.refuse(self.source.place("roles"), "a role is listed twice")
         if not content.permit:

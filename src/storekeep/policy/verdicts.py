@@ -56,7 +56,7 @@ class Clauses:
     def __init__(self, checked: Checked) -> None:
         self.rules = len(checked.rules)
         self.limits = len(checked.limits)
-        self.irreversible = checked.reversibility is Reversibility.IRREVERSIBLE
+        self.irreversible = checked.action.reversibility is Reversibility.IRREVERSIBLE
         listed = _clauses(checked)
         self.size = len(listed)
         self.names = pa.array([one.id for one in listed])

@@ -9,7 +9,7 @@ Hides its tables, roles and sessions. `connection` opens a `Store` and brings it
     waiting    pending actions, breakers, approvals, limits
 """
 
-from storekeep.store.connection import ROLE, SCHEMA, Store
+from storekeep.store.connection import ROLE, SCHEMA, Store, become
 from storekeep.store.facts import PARTITIONS, STOCK, DeadLetter, LogRow, Unread
 from storekeep.store.recorded import ENTRIES, Standing
 from storekeep.store.session import OURSELVES
@@ -31,4 +31,5 @@ __all__ = [
     "Task",
     "Transaction",
     "Unread",
+    "become",
 ]

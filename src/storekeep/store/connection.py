@@ -79,7 +79,6 @@ class Store:
         applied: list[str] = []
         try:
             with connection.transaction(), connection.cursor() as cursor:
-                cursor.execute("SELECT pg_advisory_xact_lock(%s)", (LOCK,))
                 known = _known_migrations(cursor)
                 for name, text in _migrations():
                     digest = hashlib.sha256(text.encode()).hexdigest()
@@ -160,7 +159,7 @@ def _migrations() -> list[tuple[str, str]]:
 
 def _known_migrations(cursor: psycopg.Cursor[dict[str, Any]]) -> dict[str, str]:
     """The migrations a database has; makes role, schema and their table where there are none yet."""
-    _become(cursor)
+    become(cursor)
     schema = sql.Identifier(SCHEMA)
     cursor.execute(sql.SQL("CREATE SCHEMA IF NOT EXISTS {}").format(schema))
     cursor.execute(sql.SQL("GRANT USAGE ON SCHEMA {} TO {}").format(schema, sql.Identifier(ROLE)))
@@ -172,8 +171,13 @@ def _known_migrations(cursor: psycopg.Cursor[dict[str, Any]]) -> dict[str, str]:
     return {row["name"]: row["digest"] for row in cursor.fetchall()}
 
 
-def _become(cursor: psycopg.Cursor[dict[str, Any]]) -> None:
-    """Make the role that all statements run as, where there is none, and see that we may become it."""
+def become(cursor: psycopg.Cursor[dict[str, Any]]) -> None:
+    """Make the role that all statements run as, where there is none, and see that we may become it.
+
+    Until the transaction ends nobody else makes roles or tables. Raises `Refused` when the role is not bound
+    by row-level security.
+    """
+    cursor.execute("SELECT pg_advisory_xact_lock(%s)", (LOCK,))
     role = sql.Identifier(ROLE)
     cursor.execute(
         "SELECT rolsuper OR rolbypassrls AS free FROM pg_roles WHERE rolname = %s", (ROLE,)

@@ -91,6 +91,15 @@ class Transaction(Waiting):
         )
         return [str(row["subject"]) for row in rows]
 
+    def taken_up(self, decision_ids: Sequence[str]) -> dict[str, str]:
+        """Which decisions were proposed again after they had been taken back, not in shadow, and as which."""
+        rows = self._run(
+            "SELECT reverses::text, decision_id::text FROM decision WHERE tenant = %s"
+            " AND reverses = ANY(%s::uuid[]) AND status <> 'shadowed'",
+            (self.tenant, list(decision_ids)),
+        )
+        return {row["reverses"]: row["decision_id"] for row in rows}
+
     # Registry ---------------------------------------------------------------------------------------
 
     def register(
@@ -102,14 +111,50 @@ class Transaction(Waiting):
             (self.tenant, kind, name, version, content, at, by),
         )
 
-    def promote(self, kind: str, name: str, version: str, at: datetime, by: str) -> None:
+    def promote(
+        self, kind: str, name: str, version: str, at: datetime, by: str, reason: str | None = None
+    ) -> None:
         """Make a registered version the one in force; promotions follow one another."""
         self._lock()
         self._run(
-            "INSERT INTO promotion SELECT %s, %s, %s, coalesce(max(sequence), 0) + 1, %s, %s, %s"
+            "INSERT INTO promotion SELECT %s, %s, %s, coalesce(max(sequence), 0) + 1, %s, %s, %s, %s"
             " FROM promotion WHERE tenant = %s AND kind = %s AND name = %s",
-            (self.tenant, kind, name, version, at, by, self.tenant, kind, name),
+            (self.tenant, kind, name, version, at, by, reason, self.tenant, kind, name),
         )
+
+    def promotions(self, kind: str, name: str, *, lock: bool = False) -> list[dict[str, Any]]:
+        """Which versions were put in force, when, by whom and why, the newest first.
+
+        Locked, nobody puts another one in force until the transaction ends.
+        """
+        if lock:
+            self._lock()
+        return self._run(
+            "SELECT version, promoted_at, promoted_by, reason FROM promotion WHERE tenant = %s"
+            " AND kind = %s AND name = %s ORDER BY sequence DESC",
+            (self.tenant, kind, name),
+        )
+
+    def decided_under(
+        self, agent: str, rulebook_version: str, since: datetime
+    ) -> list[dict[str, Any]]:
+        """How many decisions an agent made under a version since a time, by where they stand; the money."""
+        return self._run(
+            "SELECT verdict, status, currency, count(*) AS many,"
+            " coalesce(sum(money_minor), 0)::bigint AS money_minor FROM decision WHERE tenant = %s"
+            " AND decision_id >= %s::uuid AND agent = %s AND rulebook_version = %s"
+            " AND decided_at >= %s GROUP BY verdict, status, currency ORDER BY verdict, status, currency",
+            (self.tenant, least_id(since), agent, rulebook_version, since),
+        )
+
+    def out_of_stock_share(self) -> float | None:
+        """Of all stock positions the share with nothing on hand; None where there are none."""
+        rows = self._run(
+            "SELECT avg((on_hand_units = 0)::int)::float8 AS share FROM stock_position"
+            " WHERE tenant = %s",
+            (self.tenant,),
+        )
+        return None if rows[0]["share"] is None else float(rows[0]["share"])
 
     def registered(
         self, kind: str, name: str, version: str | None = None
