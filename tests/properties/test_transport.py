@@ -4,22 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import suppress
-from datetime import timedelta
 from uuid import uuid4
 
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from storekeep import bus, servers
+from storekeep import bus
 from storekeep.bus import Message
 from storekeep.bus.jetstream import JetStream
-from storekeep.config import Settings
-from storekeep.events import event
-from storekeep.store import LogRow, Store
-from tests import shop
+from storekeep.store import Store
+from tests.told import sealed
 
-AT = shop.moment(shop.FIRST_DAY)
 SHOPS = ("DC1", "DC2", "DC3")
 
 # What can happen: some new events of a shop are published; all from one on are published again; a worker
@@ -35,16 +31,9 @@ STEP = st.one_of(
 
 
 @pytest.fixture(scope="module")
-def store(home_settings: Settings) -> Iterator[Store]:
-    with servers.lease(home_settings) as database, Store(database.conninfo) as store:
-        store.migrate()
+def store(conninfo: str) -> Iterator[Store]:
+    with Store(conninfo) as store:
         yield store
-
-
-@pytest.fixture(scope="module")
-def url(home_settings: Settings) -> Iterator[str]:
-    with servers.nats(home_settings) as url:
-        yield url
 
 
 class Died(Exception):
@@ -65,7 +54,8 @@ class Play:
         messages, partition = self.published[name], bus.partition_of(self.tenant, name)
         match what:
             case "publish":
-                new = [self.message(name, len(messages) + each) for each in range(number)]
+                begin = len(messages)
+                new = sealed(self.tenant, *range(begin, begin + number), location_id=name)
                 messages += new
                 self.transport.publish(self.tenant, partition, new)
             case "again":
@@ -91,12 +81,6 @@ class Play:
         with self.store.transaction(self.tenant) as tx:
             return bus.receive(tx, self.transport, partition, limit).messages
 
-    def message(self, name: str, number: int) -> Message:
-        facts = shop.counted({"bread": number}, AT + timedelta(seconds=number))
-        told = event("StockCounted", "shelf", name, AT, facts)
-        envelope = (told.id, told.type, told.source, told.subject, told.time)
-        return bus.seal(LogRow(0, 0, *envelope, 1, told.body), self.tenant)
-
     def check(self) -> None:
         """After all is read, each shop's events are there once, as they were first published."""
         partitions = {name: bus.partition_of(self.tenant, name) for name in SHOPS}
@@ -114,9 +98,9 @@ class Play:
 @given(st.lists(STEP, max_size=14))
 @example([("publish", "DC1", 3), ("die", "DC1", 2), ("read", "DC1", 2), ("again", "DC1", 0)])
 def test_any_order_of_readings_deaths_and_redeliveries_brings_each_event_once(
-    store: Store, url: str, steps: list[tuple[str, str, int]]
+    store: Store, nats_url: str, steps: list[tuple[str, str, int]]
 ) -> None:
-    play = Play(store, url)
+    play = Play(store, nats_url)
     try:
         for step in steps:
             play.step(*step)

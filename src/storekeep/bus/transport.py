@@ -138,19 +138,20 @@ def forward(tx: Transaction, transport: Transport, partition: int, limit: int = 
     return len(rows)
 
 
-def seal(row: LogRow, tenant: str) -> Message:
-    """An event of the log as a message."""
+def seal(told: LogRow | Event, tenant: str) -> Message:
+    """An event, of the log or not yet in one, as a message."""
     attributes = {
         "specversion": SPEC_VERSION,
-        "id": row.id,
-        "source": row.source,
-        "type": row.type,
-        "subject": row.subject,
-        "time": row.time.astimezone(UTC).isoformat(),
+        "id": told.id,
+        "source": told.source,
+        "type": told.type,
+        "subject": told.subject,
+        "time": told.time.astimezone(UTC).isoformat(),
         "datacontenttype": CONTENT_TYPE,
         "tenant": tenant,
     }
-    return Message(attributes, row.facts, row.position)
+    body = told.body if isinstance(told, Event) else told.facts
+    return Message(attributes, body, told.position or 0)
 
 
 def unseal(message: Message, tenant: str, partition: int) -> Event:
