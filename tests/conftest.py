@@ -85,3 +85,22 @@ def nats_url(home_settings: Settings) -> Iterator[str]:
 
     with servers.nats(home_settings) as url:
         yield url
+
+
+@pytest.fixture(scope="module")
+def there(home_settings: Settings) -> Iterator[str]:
+    """The database of another home."""
+    from psycopg import sql
+    from psycopg.conninfo import make_conninfo
+
+    from storekeep import servers
+    from storekeep.store import Store
+
+    with servers.lease(home_settings) as database:
+        name = f"there_{uuid4().hex[:8]}"
+        with database.admin() as connection:
+            connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
+        conninfo = make_conninfo(database.conninfo, dbname=name)
+        with Store(conninfo) as store:
+            store.migrate()
+        yield conninfo

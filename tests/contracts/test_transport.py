@@ -19,10 +19,8 @@ from uuid import uuid4
 
 import pytest
 from confluent_kafka import Producer
-from psycopg import sql
-from psycopg.conninfo import make_conninfo
 
-from storekeep import bus, servers
+from storekeep import bus
 from storekeep.bus import Message, Received, Transport
 from storekeep.bus.jetstream import JetStream
 from storekeep.bus.kafka import Kafka
@@ -33,19 +31,6 @@ from storekeep.events import Event, event
 from storekeep.store import LogRow, Store
 from tests import shop
 from tests.told import AT, count, numbers, sealed
-
-
-@pytest.fixture(scope="module")
-def there(home_settings: Settings) -> Iterator[str]:
-    """The database of another home."""
-    with servers.lease(home_settings) as database:
-        name = f"there_{uuid4().hex[:8]}"
-        with database.admin() as connection:
-            connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
-        conninfo = make_conninfo(database.conninfo, dbname=name)
-        with Store(conninfo) as store:
-            store.migrate()
-        yield conninfo
 
 
 @pytest.fixture

@@ -300,7 +300,7 @@ def test_servers_that_die_while_tills_ring_lose_and_double_nothing(home: Setting
         assert again == 0
         check(pipeline, tills.told, before)
         answered = answers(pipeline)
-        assert set(answered.values()) == {1}
+        assert {each: many for each, many in answered.items() if many != 1} == {}
         assert answered.keys() == logged(pipeline) - old
         adapter = pipeline.adapters["PlacePurchaseOrder"]
         assert isinstance(adapter, BackOffice)
