@@ -1,4 +1,4 @@
-"""The process that a home runs: it does what is due, waits for what is away, and leaves the rest to others."""
+"""The process that a home runs: it does what is due, waits for what is away, and leaves others their part."""
 
 from __future__ import annotations
 
