@@ -21,8 +21,10 @@ from storekeep.config import Settings
 from storekeep.errors import Transient
 from storekeep.events import event
 from storekeep.pipeline import Pipeline, Worker, opened
+from storekeep.store import Store
 from tests import shop
 from tests.shop import FIRST_DAY, LOCATION, Shop, moment
+from tests.told import count
 from tests.unit.test_cli import ask, told
 
 DAY = FIRST_DAY
@@ -131,6 +133,40 @@ def test_processes_at_once_decide_once(place: Shop, home_settings: Settings) -> 
         each.join(60)
     assert came["decided"] == 1
     assert place.pipeline.verify().ok
+
+
+def test_what_nobody_listens_to_is_noted_once_by_two_at_once(place: Shop) -> None:
+    """One waits for the other, and what comes meanwhile it notes too."""
+    pipeline = place.pipeline
+    pipeline.note_unheard()
+    partition = bus.partition_of(pipeline.tenant, LOCATION)
+    noted: list[int] = []
+    with pipeline.store.again() as other:
+        with other.transaction(pipeline.tenant) as tx:
+            tx.position("dispatch", partition, lock=True)
+            waiting = Thread(target=lambda: noted.append(pipeline.note_unheard()))
+            waiting.start()
+            await_lock(other)
+            with other.again() as third, third.transaction(pipeline.tenant) as more:
+                bus.publish(more, count(3, LOCATION))
+        waiting.join(60)
+    assert noted == [1]
+    assert pipeline.note_unheard() == 0
+
+
+def await_lock(store: Store) -> None:
+    """Somebody waits for a row or a transaction of this store's connection."""
+    asked = "SELECT count(*) AS many FROM pg_stat_activity WHERE %s = ANY(pg_blocking_pids(pid))"
+    connection = store._open()
+    with store.again() as other:
+        until = time.monotonic() + 20
+        while time.monotonic() < until:
+            if (other._open().execute(asked, (connection.info.backend_pid,)).fetchone() or {})[
+                "many"
+            ]:
+                return
+            time.sleep(0.01)
+    raise AssertionError("nobody waits")
 
 
 def test_a_worker_receives_decides_and_tells_others(place: Shop, nats_url: str) -> None:

@@ -123,9 +123,10 @@ def _shows_it(report: Mapping[str, Any]) -> bool:
 @click.option("--location", "location_id", metavar="ID", help="Only this location.  [default: all]")
 @pass_asked
 def run(asked: Asked, location_id: str | None) -> None:
-    """Run one round: receive and count in what is new, decide, act, and forward it.
+    """Run one round: count in what is new, decide, and act.
 
-    Where the transport is away all else is done, and the exit code says so.
+    With a transport it receives before that, and forwards after it. Where the transport is away all else is
+    done, and the exit code says so.
     """
     settings = asked.at_home()
     from storekeep import bus

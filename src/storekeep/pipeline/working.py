@@ -166,6 +166,7 @@ class Worker:
             try:
                 with self.opening() as pipeline, pipeline.store.again() as beside:
                     begun = True
+                    self._database.works()
                     self._turns(pipeline, beside)
             except Transient as error:
                 if not begun:
@@ -179,7 +180,6 @@ class Worker:
             lost = pipeline.exchange(self.transport if due else None, self.done, self._stop)
             today = pipeline.now().astimezone(self.zone).date()
             pipeline.turn(today, beside, self.done, self._stop)
-            self._database.works()
             # What failed while the database works was the transport.
             if lost is not None:
                 self._carrier.lost(lost)
