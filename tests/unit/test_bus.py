@@ -152,6 +152,21 @@ def test_readers_at_once_read_each_event_once_and_none_before_its_time(
     assert seen == list(range(many))
 
 
+def test_of_large_events_fewer_are_read_at_once_and_always_one(store: Store, tenant: str) -> None:
+    units = {"bread": 1, "milk": 2, "salt": 3}
+    with store.transaction(tenant) as tx:
+        facts = shop.counted(units, AT)
+        bus.publish(tx, event("StockCounted", "shelf", shop.LOCATION, AT, facts))
+    publish(store, tenant, 1, 2, 3)
+    partition = bus.partition_of(tenant, shop.LOCATION)
+    with store.transaction(tenant) as tx:
+        found = [
+            [row.position for row in tx.read_events(partition, after, 10, facts)]
+            for after, facts in ((0, 2), (0, 4), (1, 2), (3, 9))
+        ]
+    assert found == [[1], [1, 2], [2, 3], [4]]
+
+
 def test_a_reader_that_fails_reads_the_same_again(store: Store, tenant: str) -> None:
     publish(store, tenant, 1, 2)
     with pytest.raises(Transient), store.transaction(tenant) as tx:  # noqa: PT012  # it is the block that fails

@@ -78,10 +78,6 @@ class Received:
         """All messages of the reading; none when the transport has no more."""
         return self.fresh + self.known + self.dead
 
-    def __add__(self, other: Received) -> Received:
-        """Both readings together."""
-        return Received(self.fresh + other.fresh, self.known + other.known, self.dead + other.dead)
-
 
 class Unreadable(Exception):
     """A message is not an event of ours; says why."""

@@ -22,9 +22,6 @@ from storekeep.retail import ORDER_MOVE
 from storekeep.store import PARTITIONS, Transaction
 from storekeep.watch import stage
 
-# An event may hold 100,000 facts; what is read at once bounds the memory of a step.
-_EVENTS_AT_ONCE = 4
-
 
 class Intake(Steering):
     """From the shop to features."""
@@ -113,7 +110,7 @@ class Intake(Steering):
 
     def _move_stock(self, tx: Transaction, partition: int) -> int:
         unmet = 0
-        while events := bus.read(tx, "stock", partition, limit=_EVENTS_AT_ONCE):
+        while events := bus.read(tx, "stock", partition):
             for each in events:
                 unmet += tx.move_stock(stock.moves(each))
             bus.advance(tx, "stock", partition, _last(events))
@@ -128,7 +125,7 @@ class Intake(Steering):
             tx.clear_stock()
             for partition in tx.heads():
                 after = 0
-                while events := bus.replay(tx, partition, after, limit=_EVENTS_AT_ONCE):
+                while events := bus.replay(tx, partition, after):
                     for each in events:
                         tx.move_stock(stock.moves(each))
                     after = _last(events)
@@ -141,7 +138,7 @@ class Intake(Steering):
                 self._keep_history(tx, partition)
 
     def _keep_history(self, tx: Transaction, partition: int) -> None:
-        while events := bus.read(tx, "lake", partition, limit=_EVENTS_AT_ONCE):
+        while events := bus.read(tx, "lake", partition):
             # A writer's position only grows, so the events of one reading go in as one version a table.
             tables: dict[str, list[pa.Table]] = {}
             for each in events:
