@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import closing, suppress
 from uuid import uuid4
 
 import pytest
@@ -13,8 +14,12 @@ from hypothesis import strategies as st
 from storekeep import bus
 from storekeep.bus import Message
 from storekeep.bus.jetstream import JetStream
+from storekeep.config import Settings
+from storekeep.events import event
+from storekeep.pipeline import opened
 from storekeep.store import Store
-from tests.told import sealed
+from tests import shop
+from tests.told import AT, sealed
 
 SHOPS = ("DC1", "DC2", "DC3")
 
@@ -107,3 +112,37 @@ def test_any_order_of_readings_deaths_and_redeliveries_brings_each_event_once(
         play.check()
     finally:
         play.transport.close()
+
+
+# A part of a day's lines comes by some way, its first line and how many: from a file, by the transport from
+# one of two sources. After some of them it is carried.
+PART = st.tuples(
+    st.sampled_from(["file", "tills", "gateway"]), st.integers(0, 13), st.integers(1, 9)
+)
+
+
+@settings(max_examples=15)
+@given(st.lists(PART, min_size=1, max_size=8), st.sets(st.integers(0, 8)))
+@example([("tills", 0, 5), ("file", 3, 5), ("gateway", 0, 9), ("tills", 0, 5)], {1, 3})
+def test_each_line_is_there_once_by_whichever_ways_it_came(
+    home_settings: Settings, nats_url: str, parts: list[tuple[str, int, int]], carried: set[int]
+) -> None:
+    settings, sales = shop.new_tenant(home_settings), shop.sales(shop.FIRST_DAY, shop.FIRST_DAY)
+    partition = bus.partition_of(settings.tenant, shop.LOCATION)
+    with opened(settings) as pipeline, closing(JetStream(nats_url)) as transport:
+        for number, (way, first, many) in enumerate(parts):
+            facts = sales.slice(first, many)
+            if way == "file":
+                pipeline.take_in(facts, way, shop.LOCATION)
+            else:
+                told = event("SaleRecorded", way, shop.LOCATION, AT, facts)
+                transport.publish(settings.tenant, partition, [bus.seal(told, settings.tenant)])
+            if number in carried:
+                pipeline.carry(transport, Counter())
+        pipeline.carry(transport, Counter())
+        with pipeline.store.transaction(settings.tenant) as tx:
+            logged = [each.facts["line_key"] for each in bus.replay(tx, partition)]
+    wanted = {
+        key for _, first, many in parts for key in sales["line_key"].slice(first, many).to_pylist()
+    }
+    assert sorted(key for keys in logged for key in keys.to_pylist()) == sorted(wanted)

@@ -207,7 +207,7 @@ def test_a_transport_that_is_away_is_told_once_and_all_else_goes_on(
         worker.work()
     assert worker.done["decided"] == 1
     assert len(heard) == 2
-    assert heard[0].startswith("NATS at 127.0.0.1:1 failed")
+    assert heard[0].startswith("the transport does not work: NATS at 127.0.0.1:1 failed")
     assert heard[0].endswith("(it is tried again until it works)")
     assert heard[1].startswith("the transport works again, after ")
 
@@ -235,7 +235,7 @@ def test_a_database_that_goes_is_told_once_and_waited_for(place: Shop) -> None:
     worker.work()
     assert worker.done["decided"] == 1
     assert len(heard) == 2
-    assert heard[0].startswith("PostgreSQL is not available: ")
+    assert heard[0].startswith("the database does not work: PostgreSQL is not available: ")
     assert heard[1].startswith("the database works again, after ")
     # Each wait is longer than the one before, and none is nothing.
     grown = [each for each in wait.asked if each not in (0.1, 7)]

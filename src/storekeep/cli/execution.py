@@ -80,7 +80,7 @@ def _told() -> Iterator[_Told]:
 )
 @pass_asked
 def work(asked: Asked, poll_seconds: int) -> None:
-    """Run a home: receive, decide what is due, and act, until it is told to stop.
+    """Run a home: receive, decide and act, until told to stop.
 
     Any number of workers share the work. One that is told to stop (Ctrl-C, SIGTERM) first ends what it has in
     hand; what a killed one had in hand another takes over within seconds. A server that goes away is waited

@@ -120,7 +120,7 @@ class _Server:
     def lost(self, error: Away) -> float:
         """It failed; the seconds until it is to be tried again."""
         if not self.failures:
-            self.say(f"{error} (it is tried again until it works)")
+            self.say(f"{self.name} does not work: {error} (it is tried again until it works)")
             self.since = time.monotonic()
         self.failures += 1
         # Never at once: half of the wait is certain.
