@@ -17,7 +17,7 @@ from typing import Protocol
 
 import pyarrow as pa
 
-from storekeep.bus.log import MAX_FACTS, append, partition_of
+from storekeep.bus.log import FACTS_AT_ONCE, MAX_FACTS, append, partition_of
 from storekeep.errors import InvariantBroken
 from storekeep.events import (
     CONTENT_TYPE,
@@ -123,11 +123,13 @@ def receive(
 def forward(tx: Transaction, transport: Transport, partition: int, limit: int = 500) -> int:
     """Give a partition's next events of the log to a transport; how many. The position commits with `tx`.
 
+    At most `limit` events, and of large ones fewer; none when all have been given.
     When the commit fails they are given again: who reads them knows them again by their ids. Of what came
     from there itself `receive` gives nothing back, as long as all before it has been given.
     """
     consumer = f"to {transport.origin(tx.tenant)}"
-    rows = tx.read_events(partition, tx.position(consumer, partition, lock=True), limit)
+    after = tx.position(consumer, partition, lock=True)
+    rows = tx.read_events(partition, after, limit, FACTS_AT_ONCE)
     if rows:
         transport.publish(tx.tenant, partition, [seal(row, tx.tenant) for row in rows])
         tx.move_position(consumer, partition, rows[-1].position)

@@ -43,31 +43,33 @@ class Carrying(Intake):
         for way in (self._forward, self._receive):
             for partition in range(PARTITIONS):
                 try:
-                    while not stop() and way(transport, partition, tally) == _AT_ONCE:
+                    while not stop() and way(transport, partition, tally):
                         pass
                 except Permanent as error:
                     refused = refused or error
         if refused is not None:
             raise refused
 
-    def _forward(self, transport: bus.Transport, partition: int, tally: Counter[str]) -> int:
+    def _forward(self, transport: bus.Transport, partition: int, tally: Counter[str]) -> bool:
+        """Give a batch; whether there may be more."""
         with stage("forward", self.tenant) as watched:
             with self.store.transaction(self.tenant) as tx:
                 if not tx.slot(f"forward@{partition}", 1):
-                    return 0
+                    return False
                 watched.rows = bus.forward(tx, transport, partition, _AT_ONCE)
             tally["forwarded"] += watched.rows
-            return watched.rows
+            return watched.rows > 0
 
-    def _receive(self, transport: bus.Transport, partition: int, tally: Counter[str]) -> int:
+    def _receive(self, transport: bus.Transport, partition: int, tally: Counter[str]) -> bool:
+        """Take a batch; whether much more waits: what trickles in meanwhile is for the next time."""
         with stage("receive", self.tenant) as watched:
             with self.store.transaction(self.tenant) as tx:
                 if not tx.slot(f"receive@{partition}", 1):
-                    return 0
+                    return False
                 came = bus.receive(
                     *(tx, transport, partition, _AT_ONCE),
                     news=lambda events: self._news(tx, partition, events),
                 )
             tally.update(received=came.fresh, known=came.known, put_aside=came.dead)
             watched.rows = came.fresh
-            return came.messages
+            return came.messages == _AT_ONCE
