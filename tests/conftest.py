@@ -19,6 +19,7 @@ from hypothesis import HealthCheck, settings
 
 if TYPE_CHECKING:
     from storekeep.config import Settings
+    from storekeep.store import Store
 
 # A shared machine may be slow for a moment; a deadline would then fail a test that is right.
 settings.register_profile(
@@ -48,3 +49,58 @@ def home_settings() -> Iterator[Settings]:
     with servers.lease(chosen):
         yield chosen
     shutil.rmtree(folder)
+
+
+@pytest.fixture(scope="module")
+def conninfo(home_settings: Settings) -> Iterator[str]:
+    """The database of the home, its schema up to date."""
+    from storekeep import servers
+    from storekeep.store import Store
+
+    with servers.lease(home_settings) as database:
+        with Store(database.conninfo) as store:
+            store.migrate()
+        yield database.conninfo
+
+
+@pytest.fixture
+def store(conninfo: str) -> Iterator[Store]:
+    """The record of the home."""
+    from storekeep.store import Store
+
+    with Store(conninfo) as one:
+        yield one
+
+
+@pytest.fixture
+def tenant() -> str:
+    """A tenant that nobody had before."""
+    return f"t{uuid4().hex[:12]}"
+
+
+@pytest.fixture(scope="module")
+def nats_url(home_settings: Settings) -> Iterator[str]:
+    """The home's own NATS server."""
+    from storekeep import servers
+
+    with servers.nats(home_settings) as url:
+        yield url
+
+
+@pytest.fixture(scope="module")
+def there(home_settings: Settings) -> Iterator[str]:
+    """The database of another home."""
+    from psycopg import sql
+    from psycopg.conninfo import make_conninfo
+
+    from storekeep import servers
+    from storekeep.store import Store
+
+    with servers.lease(home_settings) as database:
+        name = f"there_{uuid4().hex[:8]}"
+        with database.admin() as connection:
+            connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
+        conninfo = make_conninfo(database.conninfo, dbname=name)
+        with Store(conninfo) as store:
+            store.migrate()
+        yield conninfo

@@ -13,17 +13,14 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import replace
-from datetime import timedelta
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
 import pytest
 from confluent_kafka import Producer
-from psycopg import sql
-from psycopg.conninfo import make_conninfo
 
-from storekeep import bus, servers
+from storekeep import bus
 from storekeep.bus import Message, Received, Transport
 from storekeep.bus.jetstream import JetStream
 from storekeep.bus.kafka import Kafka
@@ -33,36 +30,7 @@ from storekeep.errors import Permanent, Transient
 from storekeep.events import Event, event
 from storekeep.store import LogRow, Store
 from tests import shop
-
-AT = shop.moment(shop.FIRST_DAY)
-
-
-@pytest.fixture(scope="module")
-def here(home_settings: Settings) -> Iterator[str]:
-    """The database of the home that receives."""
-    with servers.lease(home_settings) as database:
-        with Store(database.conninfo) as store:
-            store.migrate()
-        yield database.conninfo
-
-
-@pytest.fixture(scope="module")
-def there(home_settings: Settings) -> Iterator[str]:
-    """The database of another home."""
-    with servers.lease(home_settings) as database:
-        name = f"there_{uuid4().hex[:8]}"
-        with database.admin() as connection:
-            connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
-        conninfo = make_conninfo(database.conninfo, dbname=name)
-        with Store(conninfo) as store:
-            store.migrate()
-        yield conninfo
-
-
-@pytest.fixture
-def store(here: str) -> Iterator[Store]:
-    with Store(here) as one:
-        yield one
+from tests.told import AT, count, numbers, sealed
 
 
 @pytest.fixture
@@ -70,26 +38,6 @@ def sender(there: str) -> Iterator[Store]:
     """The log of another home, that forwards."""
     with Store(there) as one:
         yield one
-
-
-@pytest.fixture
-def tenant() -> str:
-    return f"t{uuid4().hex[:12]}"
-
-
-def count(number: int, location_id: str = shop.LOCATION) -> Event:
-    """An event that differs from others by a number."""
-    facts = shop.counted({"bread": number}, AT + timedelta(seconds=number))
-    return event("StockCounted", "shelf", location_id, AT, facts)
-
-
-def row(told: Event) -> LogRow:
-    envelope = (told.id, told.type, told.source, told.subject, told.time)
-    return LogRow(0, 0, *envelope, told.facts.num_rows, told.body)
-
-
-def sealed(tenant: str, *numbers: int, location_id: str = shop.LOCATION) -> list[Message]:
-    return [bus.seal(row(count(number, location_id)), tenant) for number in numbers]
 
 
 def place(tenant: str, location_id: str = shop.LOCATION) -> int:
@@ -100,8 +48,7 @@ def logged(store: Store, tenant: str, partition: int | None = None) -> list[int]
     """What the log holds of a partition, as the numbers of its events."""
     where = place(tenant) if partition is None else partition
     with store.transaction(tenant) as tx:
-        events = bus.replay(tx, where, limit=10_000)
-    return [int(each.facts["quantity_units"][0].as_py()) for each in events]
+        return numbers(bus.replay(tx, where, limit=10_000))
 
 
 def received(store: Store, transport: Transport, tenant: str, limit: int = 500) -> Received:
@@ -137,7 +84,7 @@ class Contract:
             AT,
             shop.sales(shop.FIRST_DAY, shop.FIRST_DAY),
         )
-        transport.publish(tenant, place(tenant), [bus.seal(row(told), tenant)])
+        transport.publish(tenant, place(tenant), [bus.seal(told, tenant)])
         assert received(store, transport, tenant) == Received(1, 0, 0)
         with store.transaction(tenant) as tx:
             (found,) = bus.replay(tx, place(tenant))
@@ -156,8 +103,8 @@ class Contract:
                 while bus.receive(tx, transport, place(tenant, name), limit=3).messages:
                     pass
         for name in shops:
-            numbers = logged(store, tenant, place(tenant, name))
-            assert numbers == sorted(numbers)
+            found = logged(store, tenant, place(tenant, name))
+            assert found == sorted(found)
         everything = [
             n for p in {place(tenant, s) for s in shops} for n in logged(store, tenant, p)
         ]
@@ -206,13 +153,13 @@ class Contract:
         assert logged(store, tenant) == list(range(9))
 
     def test_workers_at_once_bring_each_event_once_and_in_order(
-        self, transport: Transport, here: str, tenant: str
+        self, transport: Transport, conninfo: str, tenant: str
     ) -> None:
         transport.publish(tenant, place(tenant), sealed(tenant, *range(60)))
 
         def work() -> None:
             own = self.again(transport)
-            with Store(here) as store:
+            with Store(conninfo) as store:
                 while received(store, own, tenant, limit=4).messages:
                     pass
             own.close()
@@ -222,7 +169,7 @@ class Contract:
             each.start()
         for each in workers:
             each.join(60)
-        with Store(here) as store:
+        with Store(conninfo) as store:
             assert logged(store, tenant) == list(range(60))
 
     def test_a_log_goes_to_another_home_by_it(
@@ -376,19 +323,12 @@ class TestRemoteLog(Contract):
             transport.publish(tenant, place(tenant), [poisons(tenant)["no event type is called"]])
 
 
-@pytest.fixture(scope="module")
-def url(home_settings: Settings) -> Iterator[str]:
-    """The home's own NATS server."""
-    with servers.nats(home_settings) as url:
-        yield url
-
-
 class TestJetStream(Contract):
     """A real server, started from its wheel."""
 
     @pytest.fixture
-    def transport(self, url: str) -> Iterator[Transport]:
-        one = JetStream(url)
+    def transport(self, nats_url: str) -> Iterator[Transport]:
+        one = JetStream(nats_url)
         yield one
         one.close()
 
@@ -463,12 +403,12 @@ class TestJetStream(Contract):
         many = sales.take([number % sales.num_rows for number in range(bus.MAX_FACTS)])
         many = many.set_column(many.column_names.index("line_key"), "line_key", [names])
         told = event("SaleRecorded", "tills", shop.LOCATION, AT, many)
-        transport.publish(tenant, place(tenant), [bus.seal(row(told), tenant)])
+        transport.publish(tenant, place(tenant), [bus.seal(told, tenant)])
         assert received(store, transport, tenant).fresh == 1
 
-    def test_a_wrong_token_is_refused_and_not_repeated(self, url: str, tenant: str) -> None:
-        token = url.partition("@")[0].partition("//")[2]
-        one = JetStream(url.replace(token, "x" + token))
+    def test_a_wrong_token_is_refused_and_not_repeated(self, nats_url: str, tenant: str) -> None:
+        token = nats_url.partition("@")[0].partition("//")[2]
+        one = JetStream(nats_url.replace(token, "x" + token))
         with pytest.raises(Permanent, match="does not let us in") as refused:
             one.origin(tenant)
         assert token not in str(refused.value)
@@ -482,7 +422,12 @@ class TestJetStream(Contract):
         one.close()
 
     def test_a_server_killed_in_the_middle_loses_and_doubles_nothing(
-        self, transport: JetStream, here: str, sender: Store, tenant: str, home_settings: Settings
+        self,
+        transport: JetStream,
+        conninfo: str,
+        sender: Store,
+        tenant: str,
+        home_settings: Settings,
     ) -> None:
         """A home forwards, another receives, the server dies twice under both; they go on."""
         many, done = 200, threading.Event()
@@ -501,7 +446,7 @@ class TestJetStream(Contract):
         giver = threading.Thread(target=give)
         giver.start()
         kills, until = 2, time.monotonic() + 60
-        with Store(here) as store:
+        with Store(conninfo) as store:
             while (held := logged(store, tenant)) != list(range(many)):
                 assert time.monotonic() < until
                 assert held == list(range(len(held)))

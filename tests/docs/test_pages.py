@@ -351,7 +351,7 @@ def test_every_stage_is_told_and_no_other() -> None:
 
 FAILURES = {"Refused", "Misused", "Transient", "Permanent", "Unknown", "Missing", "_failure"}
 # Told by other means than an exception, or only when a promise was broken.
-ELSEWHERE = {"write", "InvariantBroken"}
+ELSEWHERE = {"write", "say", "InvariantBroken"}
 # What a person who runs Storekeep meets; mappings, rulebooks and sales are told with their place.
 WATCHED = ("servers", "store", "ledger", "lake.py", "pipeline", "cli/asked.py")
 GAP = "\0"

@@ -2,24 +2,25 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
-from contextlib import suppress
-from datetime import timedelta
+from contextlib import closing, suppress
 from uuid import uuid4
 
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from storekeep import bus, servers
+from storekeep import bus
 from storekeep.bus import Message
 from storekeep.bus.jetstream import JetStream
 from storekeep.config import Settings
 from storekeep.events import event
-from storekeep.store import LogRow, Store
+from storekeep.pipeline import opened
+from storekeep.store import Store
 from tests import shop
+from tests.told import AT, sealed
 
-AT = shop.moment(shop.FIRST_DAY)
 SHOPS = ("DC1", "DC2", "DC3")
 
 # What can happen: some new events of a shop are published; all from one on are published again; a worker
@@ -35,16 +36,9 @@ STEP = st.one_of(
 
 
 @pytest.fixture(scope="module")
-def store(home_settings: Settings) -> Iterator[Store]:
-    with servers.lease(home_settings) as database, Store(database.conninfo) as store:
-        store.migrate()
+def store(conninfo: str) -> Iterator[Store]:
+    with Store(conninfo) as store:
         yield store
-
-
-@pytest.fixture(scope="module")
-def url(home_settings: Settings) -> Iterator[str]:
-    with servers.nats(home_settings) as url:
-        yield url
 
 
 class Died(Exception):
@@ -65,7 +59,8 @@ class Play:
         messages, partition = self.published[name], bus.partition_of(self.tenant, name)
         match what:
             case "publish":
-                new = [self.message(name, len(messages) + each) for each in range(number)]
+                begin = len(messages)
+                new = sealed(self.tenant, *range(begin, begin + number), location_id=name)
                 messages += new
                 self.transport.publish(self.tenant, partition, new)
             case "again":
@@ -91,12 +86,6 @@ class Play:
         with self.store.transaction(self.tenant) as tx:
             return bus.receive(tx, self.transport, partition, limit).messages
 
-    def message(self, name: str, number: int) -> Message:
-        facts = shop.counted({"bread": number}, AT + timedelta(seconds=number))
-        told = event("StockCounted", "shelf", name, AT, facts)
-        envelope = (told.id, told.type, told.source, told.subject, told.time)
-        return bus.seal(LogRow(0, 0, *envelope, 1, told.body), self.tenant)
-
     def check(self) -> None:
         """After all is read, each shop's events are there once, as they were first published."""
         partitions = {name: bus.partition_of(self.tenant, name) for name in SHOPS}
@@ -114,12 +103,46 @@ class Play:
 @given(st.lists(STEP, max_size=14))
 @example([("publish", "DC1", 3), ("die", "DC1", 2), ("read", "DC1", 2), ("again", "DC1", 0)])
 def test_any_order_of_readings_deaths_and_redeliveries_brings_each_event_once(
-    store: Store, url: str, steps: list[tuple[str, str, int]]
+    store: Store, nats_url: str, steps: list[tuple[str, str, int]]
 ) -> None:
-    play = Play(store, url)
+    play = Play(store, nats_url)
     try:
         for step in steps:
             play.step(*step)
         play.check()
     finally:
         play.transport.close()
+
+
+# A part of a day's lines comes by some way, its first line and how many: from a file, by the transport from
+# one of two sources. After some of them it is carried.
+PART = st.tuples(
+    st.sampled_from(["file", "tills", "gateway"]), st.integers(0, 13), st.integers(1, 9)
+)
+
+
+@settings(max_examples=15)
+@given(st.lists(PART, min_size=1, max_size=8), st.sets(st.integers(0, 8)))
+@example([("tills", 0, 5), ("file", 3, 5), ("gateway", 0, 9), ("tills", 0, 5)], {1, 3})
+def test_each_line_is_there_once_by_whichever_ways_it_came(
+    home_settings: Settings, nats_url: str, parts: list[tuple[str, int, int]], carried: set[int]
+) -> None:
+    settings, sales = shop.new_tenant(home_settings), shop.sales(shop.FIRST_DAY, shop.FIRST_DAY)
+    partition = bus.partition_of(settings.tenant, shop.LOCATION)
+    with opened(settings) as pipeline, closing(JetStream(nats_url)) as transport:
+        for number, (way, first, many) in enumerate(parts):
+            facts = sales.slice(first, many)
+            if way == "file":
+                pipeline.take_in(facts, way, shop.LOCATION)
+            else:
+                told = event("SaleRecorded", way, shop.LOCATION, AT, facts)
+                transport.publish(settings.tenant, partition, [bus.seal(told, settings.tenant)])
+            if number in carried:
+                pipeline.carry(transport, Counter())
+        pipeline.carry(transport, Counter())
+        with pipeline.store.transaction(settings.tenant) as tx:
+            logged = [each.facts["line_key"] for each in bus.replay(tx, partition)]
+    wanted = {
+        key for _, first, many in parts for key in sales["line_key"].slice(first, many).to_pylist()
+    }
+    assert sorted(key for keys in logged for key in keys.to_pylist()) == sorted(wanted)

@@ -4,57 +4,23 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from datetime import timedelta
-from uuid import uuid4
 
 import pyarrow as pa
 import pytest
 
-from storekeep import bus, servers
-from storekeep.config import Settings
+from storekeep import bus
 from storekeep.errors import InvariantBroken, Transient
 from storekeep.events import Event, event, from_bytes, to_bytes
 from storekeep.retail import SALE_LINE, STOCK_COUNT
 from storekeep.store import PARTITIONS, Store
 from tests import shop
-
-AT = shop.moment(shop.FIRST_DAY)
-
-
-@pytest.fixture(scope="module")
-def conninfo(home_settings: Settings) -> Iterator[str]:
-    with servers.lease(home_settings) as database:
-        with Store(database.conninfo) as store:
-            store.migrate()
-        yield database.conninfo
+from tests.told import AT, count, numbers
 
 
-@pytest.fixture
-def store(conninfo: str) -> Iterator[Store]:
-    with Store(conninfo) as one:
-        yield one
-
-
-@pytest.fixture
-def tenant() -> str:
-    return f"t{uuid4().hex[:12]}"
-
-
-def count(number: int, location_id: str = shop.LOCATION) -> Event:
-    """An event that differs from others by a number."""
-    facts = shop.counted({"bread": number}, AT + timedelta(seconds=number))
-    return event("StockCounted", "shelf", location_id, AT, facts)
-
-
-def publish(store: Store, tenant: str, *numbers: int) -> list[int | None]:
+def publish(store: Store, tenant: str, *told: int) -> list[int | None]:
     with store.transaction(tenant) as tx:
-        return [bus.publish(tx, count(number)) for number in numbers]
-
-
-def units(events: list[Event]) -> list[int]:
-    return [int(each.facts["quantity_units"][0].as_py()) for each in events]
+        return [bus.publish(tx, count(number)) for number in told]
 
 
 PARTITION = "DC1"
@@ -81,7 +47,7 @@ def test_an_event_that_is_published_again_is_there_once(store: Store, tenant: st
     assert publish(store, tenant, 1, 2, 1) == [1, 2, None]
     assert publish(store, tenant, 2, 3) == [None, 3]
     with store.transaction(tenant) as tx:
-        assert units(bus.replay(tx, partition_of(tenant))) == [1, 2, 3]
+        assert numbers(bus.replay(tx, partition_of(tenant))) == [1, 2, 3]
         assert tx.heads() == {partition_of(tenant): 3}
 
 
@@ -94,7 +60,7 @@ def test_a_batch_keeps_its_order_and_leaves_out_what_stands_in_it_twice(
         found = bus.append(tx, partition_of(tenant), batch)
     assert found == [2, 3, None, None, 4, None]
     with store.transaction(tenant) as tx:
-        assert units(bus.replay(tx, partition_of(tenant))) == [9, 3, 1, 2]
+        assert numbers(bus.replay(tx, partition_of(tenant))) == [9, 3, 1, 2]
 
 
 def test_the_name_of_an_event_does_not_depend_on_how_its_facts_lie_in_memory() -> None:
@@ -124,7 +90,7 @@ def test_what_a_transaction_published_that_failed_is_not_there(store: Store, ten
         raise RuntimeError
     assert publish(store, tenant, 3) == [2]
     with store.transaction(tenant) as tx:
-        assert units(bus.replay(tx, partition_of(tenant))) == [1, 3]
+        assert numbers(bus.replay(tx, partition_of(tenant))) == [1, 3]
 
 
 def test_publishers_at_once_leave_no_gap_and_nothing_twice(conninfo: str, tenant: str) -> None:
@@ -145,7 +111,7 @@ def test_publishers_at_once_leave_no_gap_and_nothing_twice(conninfo: str, tenant
         events = bus.replay(tx, partition_of(tenant), limit=1000)
         head = tx.heads()[partition_of(tenant)]
     assert [each.position for each in events] == list(range(1, head + 1))
-    assert Counter(units(events)) == Counter(
+    assert Counter(numbers(events)) == Counter(
         {
             *range(each_of),
             *(1000 * (worker + 1) + number for worker in range(many) for number in range(each_of)),
@@ -175,7 +141,7 @@ def test_readers_at_once_read_each_event_once_and_none_before_its_time(
                     events = bus.read(tx, "stock", partition_of(tenant), limit=3)
                     if events and events[-1].position is not None:
                         bus.advance(tx, "stock", partition_of(tenant), events[-1].position)
-                        seen.extend(units(events))
+                        seen.extend(numbers(events))
                 if last and not events:
                     return
 
@@ -186,18 +152,33 @@ def test_readers_at_once_read_each_event_once_and_none_before_its_time(
     assert seen == list(range(many))
 
 
+def test_of_large_events_fewer_are_read_at_once_and_always_one(store: Store, tenant: str) -> None:
+    units = {"bread": 1, "milk": 2, "salt": 3}
+    with store.transaction(tenant) as tx:
+        facts = shop.counted(units, AT)
+        bus.publish(tx, event("StockCounted", "shelf", shop.LOCATION, AT, facts))
+    publish(store, tenant, 1, 2, 3)
+    partition = bus.partition_of(tenant, shop.LOCATION)
+    with store.transaction(tenant) as tx:
+        found = [
+            [row.position for row in tx.read_events(partition, after, 10, facts)]
+            for after, facts in ((0, 2), (0, 4), (1, 2), (3, 9))
+        ]
+    assert found == [[1], [1, 2], [2, 3], [4]]
+
+
 def test_a_reader_that_fails_reads_the_same_again(store: Store, tenant: str) -> None:
     publish(store, tenant, 1, 2)
     with pytest.raises(Transient), store.transaction(tenant) as tx:  # noqa: PT012  # it is the block that fails
-        assert units(bus.read(tx, "me", partition_of(tenant), limit=1)) == [1]
+        assert numbers(bus.read(tx, "me", partition_of(tenant), limit=1)) == [1]
         bus.advance(tx, "me", partition_of(tenant), 1)
         raise Transient("broken off")
     with store.transaction(tenant) as tx:
-        assert units(bus.read(tx, "me", partition_of(tenant), limit=1)) == [1]
+        assert numbers(bus.read(tx, "me", partition_of(tenant), limit=1)) == [1]
         bus.advance(tx, "me", partition_of(tenant), 1)
     with store.transaction(tenant) as tx:
-        assert units(bus.read(tx, "me", partition_of(tenant))) == [2]
-        assert units(bus.read(tx, "somebody else", partition_of(tenant))) == [1, 2]
+        assert numbers(bus.read(tx, "me", partition_of(tenant))) == [2]
+        assert numbers(bus.read(tx, "somebody else", partition_of(tenant))) == [1, 2]
 
 
 def test_subjects_spread_over_the_partitions_and_stay_in_theirs() -> None:

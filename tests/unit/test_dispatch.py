@@ -743,11 +743,11 @@ def test_a_rulebook_is_for_the_action_of_its_agent(
 def test_days_go_on_under_a_dispatch_policy(opened: Shop) -> None:
     """The stages as `storekeep run` calls them."""
     day: date = FIRST_DAY
-    runs = opened.pipeline.round(day)
+    runs = opened.pipeline.round(day).runs
     assert list(runs) == [("replenish", LOCATION)]
     opened.sell(day + timedelta(days=1))
-    assert opened.pipeline.round(day + timedelta(days=1))
-    assert opened.pipeline.round(day + timedelta(days=1)) == {}
+    assert opened.pipeline.round(day + timedelta(days=1)).runs
+    assert opened.pipeline.round(day + timedelta(days=1)).runs == {}
 
 
 def test_the_commands_take_a_dispatch_policy_for_what_it_is(opened: Shop, tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, nullcontext
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -26,7 +26,7 @@ from storekeep.config import Settings
 from storekeep.decisions import Selection
 from storekeep.errors import Refused, StorekeepError, Transient
 from storekeep.ledger import recall
-from storekeep.pipeline import Pipeline, opened
+from storekeep.pipeline import Pipeline, Worker, opened
 from storekeep.pipeline.acting import _order
 from storekeep.pipeline.breaking import Breaker, State
 from storekeep.pipeline.trying import MOST_ATTEMPTS, wait_seconds
@@ -677,6 +677,8 @@ def test_a_worker_acts_until_it_is_told_to_stop(place: Place) -> None:
         waits.append(seconds)
         return len([each for each in waits if each]) >= 2
 
-    assert place.pipeline.work(wait, 7) == {"acted": 3, "lapsed": 0}
-    assert [each for each in waits if each] == [7, 7]
+    worker = Worker(lambda: nullcontext(place.pipeline), None, wait, 7, UTC, pytest.fail)
+    worker.work()
+    assert +worker.done == {"acted": 3}
+    assert [each for each in waits if each] == [0.1, 7]
     assert place.status() == {"executed": 3}

@@ -62,11 +62,6 @@ def store(database: Database) -> Iterator[Store]:
 
 
 @pytest.fixture
-def tenant() -> str:
-    return f"t{uuid4().hex[:12]}"
-
-
-@pytest.fixture
 def empty_database(database: Database) -> Iterator[Database]:
     """A database of its own on the same server, with nothing in it."""
     name = f"d{uuid4().hex[:12]}"

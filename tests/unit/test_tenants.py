@@ -340,7 +340,6 @@ def reads(two: Two) -> dict[str, Callable[[Transaction], Any]]:
             "replenish", two.version, shop.moment(LONG_AGO)
         ),
         "out_of_stock_share": lambda tx: tx.out_of_stock_share(),
-        "taken_up": lambda tx: tx.taken_up(two.ids),
         "count_decisions": lambda tx: tx.count_decisions("status"),
         "value_by_batch": lambda tx: tx.value_by_batch(),
         "begun_tasks": lambda tx: tx.lease_tasks("w", 9, timedelta(0)) and tx.begun_tasks(two.ids),

@@ -20,10 +20,9 @@ from typing import Any
 import pyarrow as pa
 
 from storekeep import bus, servers
-from storekeep.bus import Message
 from storekeep.config import Settings
 from storekeep.events import Event, event
-from storekeep.store import PARTITIONS, LogRow, Store
+from storekeep.store import PARTITIONS, Store
 
 Row = dict[str, Any]
 
@@ -187,14 +186,9 @@ def _fill(place: Place, many: int) -> list[int]:
     transport = bus.connect(place.url)
     events = _events(place.tenant, many)
     for partition, each in events.items():
-        transport.publish(place.tenant, partition, [_sealed(one, place.tenant) for one in each])
+        transport.publish(place.tenant, partition, [bus.seal(one, place.tenant) for one in each])
     transport.close()
     return list(events)
-
-
-def _sealed(told: Event, tenant: str) -> Message:
-    envelope = (told.id, told.type, told.source, told.subject, told.time)
-    return bus.seal(LogRow(0, 0, *envelope, told.facts.num_rows, told.body), tenant)
 
 
 def _received(place: Place, partitions: list[int], workers: int) -> float:

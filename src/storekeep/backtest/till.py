@@ -26,18 +26,22 @@ _HISTORY_DAYS = 91
 _SHORTEST_ROUND_SECONDS = 0.1
 
 
-def prepare(pipeline: Pipeline) -> None:
+def prepare(pipeline: Pipeline, location_id: str = LOCATION) -> None:
     """Three months of an assortment of a few hundred items, its terms, and a count of the shelves."""
     now = pipeline.now()
-    pipeline.lake.append(TERMS, _terms(now), writer=_TILLS, position=1)
+    terms = _terms(now, location_id)
+    pipeline.lake.append(TERMS, terms, writer=f"{_TILLS}/{location_id}", position=1)
     ages = range(_HISTORY_DAYS, 0, -1)
-    days = [_lines(np.arange(SKUS), now - timedelta(days=age), f"history {age}") for age in ages]
+    days = [
+        lines(np.arange(SKUS), now - timedelta(days=age), f"history {age}", location_id)
+        for age in ages
+    ]
     history = pa.concat_tables(days)
-    pipeline.take_in(history, _TILLS, LOCATION)
-    pipeline.publish("StockCounted", "shelf", LOCATION, _count(now))
+    pipeline.take_in(history, _TILLS, location_id)
+    pipeline.publish("StockCounted", "shelf", location_id, _count(now, location_id))
     pipeline.move_stock()
     pipeline.keep_history()
-    pipeline.skip_to_present(LOCATION)
+    pipeline.skip_to_present(location_id)
 
 
 def ring(pipeline: Pipeline, lines_per_second: int, for_seconds: int) -> NDArray[np.float64]:
@@ -50,7 +54,7 @@ def ring(pipeline: Pipeline, lines_per_second: int, for_seconds: int) -> NDArray
         started = time.monotonic() - begun
         due = min(many, int(started * lines_per_second) + 1)
         now = pipeline.now()
-        pipeline.take_in(_lines(np.arange(done, due), now, "now"), _TILLS, LOCATION)
+        pipeline.take_in(lines(np.arange(done, due), now, "now"), _TILLS, LOCATION)
         pipeline.keep_history()
         pipeline.update_features(LOCATION, now.date())
         pipeline.decide(LOCATION)
@@ -61,13 +65,16 @@ def ring(pipeline: Pipeline, lines_per_second: int, for_seconds: int) -> NDArray
     return decided - rung
 
 
-def _lines(numbers: NDArray[np.int64], at: datetime, name: str) -> pa.Table:
-    """Sale lines, each item in its turn."""
+def lines(
+    numbers: NDArray[np.int64], at: datetime, name: str, location_id: str = LOCATION
+) -> pa.Table:
+    """Sale lines, each item in its turn; the same numbers of a name at a location are the same lines."""
     many = len(numbers)
-    keys = pc.binary_join_element_wise(name, pa.array(numbers).cast(pa.string()), "/")
+    begins = f"{location_id}/{name}"
+    keys = pc.binary_join_element_wise(begins, pa.array(numbers).cast(pa.string()), "/")
     columns: dict[str, Any] = {
         "line_key": keys,
-        "location_id": pa.repeat(LOCATION, many),
+        "location_id": pa.repeat(location_id, many),
         "store_id": pa.repeat("1", many),
         "basket_id": keys,
         "sku": _skus(numbers % SKUS),
@@ -88,12 +95,12 @@ def _skus(numbers: NDArray[np.int64]) -> pa.Array:
     return pc.binary_join_element_wise("SKU", pa.array(numbers).cast(pa.string()), "")
 
 
-def _terms(now: datetime) -> pa.Table:
+def _terms(now: datetime, location_id: str) -> pa.Table:
     """Every item is ordered today, from one of ten suppliers."""
     rows = [
         {
             "sku": f"SKU{number}",
-            "location_id": LOCATION,
+            "location_id": location_id,
             "supplier_id": f"S{number % 10:03}",
             "unit_cost_minor": 120,
             "unit_price_minor": 200,
@@ -112,10 +119,10 @@ def _terms(now: datetime) -> pa.Table:
     return pa.Table.from_pylist(rows, schema=SUPPLY_TERMS.arrow)
 
 
-def _count(now: datetime) -> pa.Table:
+def _count(now: datetime, location_id: str) -> pa.Table:
     rows = [
         {
-            "location_id": LOCATION,
+            "location_id": location_id,
             "sku": f"SKU{number}",
             "quantity_units": 400,
             "occurred_at": now,

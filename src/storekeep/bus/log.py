@@ -15,6 +15,8 @@ from storekeep.events import EVENT_TABLES, Event, from_bytes
 from storekeep.store import PARTITIONS, LogRow, Transaction
 
 MAX_FACTS = 100_000
+# What is read at once bounds the memory of a step.
+FACTS_AT_ONCE = 4 * MAX_FACTS
 
 
 def partition_of(tenant: str, subject: str) -> int:
@@ -43,10 +45,11 @@ def append(tx: Transaction, partition: int, events: Sequence[Event]) -> list[int
 def read(tx: Transaction, consumer: str, partition: int, limit: int = 500) -> list[Event]:
     """The events that a consumer has not read yet, oldest first; its position is locked until commit.
 
-    The consumer says how far it got with `advance`, in the same transaction as its own writes.
+    At most `limit` events, and of large ones fewer. The consumer says how far it got with `advance`, in the
+    same transaction as its own writes.
     """
     after = tx.position(consumer, partition, lock=True)
-    return [_event(row) for row in tx.read_events(partition, after, limit)]
+    return [_event(row) for row in tx.read_events(partition, after, limit, FACTS_AT_ONCE)]
 
 
 def advance(tx: Transaction, consumer: str, partition: int, position: int) -> None:
@@ -55,8 +58,8 @@ def advance(tx: Transaction, consumer: str, partition: int, position: int) -> No
 
 
 def replay(tx: Transaction, partition: int, after: int = 0, limit: int = 500) -> list[Event]:
-    """The events of a partition after a position, for nobody's account."""
-    return [_event(row) for row in tx.read_events(partition, after, limit)]
+    """The events of a partition after a position, for nobody's account; as many as `read` gives."""
+    return [_event(row) for row in tx.read_events(partition, after, limit, FACTS_AT_ONCE)]
 
 
 def _row(partition: int, event: Event) -> LogRow:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from storekeep.bus.log import append
+from storekeep.bus.log import FACTS_AT_ONCE, append
 from storekeep.bus.transport import Message, Unreadable, seal, unseal
 from storekeep.errors import Permanent
 from storekeep.store import Store
@@ -37,9 +37,10 @@ class RemoteLog:
             append(tx, partition, events)
 
     def read(self, tenant: str, partition: int, after: int, limit: int) -> list[Message]:
-        """The log's next events."""
+        """The log's next events; of large ones fewer."""
         with self._store.transaction(tenant) as tx:
-            return [seal(row, tenant) for row in tx.read_events(partition, after, limit)]
+            rows = tx.read_events(partition, after, limit, FACTS_AT_ONCE)
+            return [seal(row, tenant) for row in rows]
 
     def close(self) -> None:
         """Give the connection back."""

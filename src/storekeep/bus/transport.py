@@ -10,14 +10,14 @@ facts, which stay the Arrow stream they are.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Protocol
 
 import pyarrow as pa
 
-from storekeep.bus.log import MAX_FACTS, append, partition_of
+from storekeep.bus.log import FACTS_AT_ONCE, MAX_FACTS, append, partition_of
 from storekeep.errors import InvariantBroken
 from storekeep.events import (
     CONTENT_TYPE,
@@ -83,11 +83,19 @@ class Unreadable(Exception):
     """A message is not an event of ours; says why."""
 
 
-def receive(tx: Transaction, transport: Transport, partition: int, limit: int = 500) -> Received:
+def receive(
+    tx: Transaction,
+    transport: Transport,
+    partition: int,
+    limit: int = 500,
+    news: Callable[[Sequence[Event]], Sequence[Event]] = list,
+) -> Received:
     """Bring a partition's next events from a transport into the log; all of it commits with the position.
 
-    An event that the log has is known again by its id, so that a message which comes twice does no harm. A
-    message that cannot be read is put aside as a dead letter with its reason, and those after it go on.
+    An event that the log has is known again by its id, so that a message which comes twice does no harm.
+    `news` says what of the events is new by its facts; without it two events that tell the same fact are
+    two. A message that cannot be read is put aside as a dead letter with its reason, and those after it go
+    on.
     """
     origin = transport.origin(tx.tenant)
     after = tx.position(f"from {origin}", partition, lock=True)
@@ -103,39 +111,45 @@ def receive(tx: Transaction, transport: Transport, partition: int, limit: int = 
             reason = _plain(str(error))[:REASON_LETTERS]
             letter = (origin, partition, each.position, reason, each.attributes, each.body)
             dead.append(DeadLetter(*letter))
-    positions = append(tx, partition, events)
+    fresh = [each for each in append(tx, partition, news(events)) if each is not None]
     tx.add_dead_letters(dead)
     tx.move_position(f"from {origin}", partition, messages[-1].position)
-    known = positions.count(None)
-    return Received(len(events) - known, known, len(dead))
+    # What came from there is there: unless something of ours has to go before it, it is not given back.
+    if fresh and tx.position(f"to {origin}", partition, lock=True) == fresh[0] - 1:
+        tx.move_position(f"to {origin}", partition, fresh[-1])
+    return Received(len(fresh), len(events) - len(fresh), len(dead))
 
 
 def forward(tx: Transaction, transport: Transport, partition: int, limit: int = 500) -> int:
     """Give a partition's next events of the log to a transport; how many. The position commits with `tx`.
 
-    When the commit fails they are given again: who reads them knows them again by their ids.
+    At most `limit` events, and of large ones fewer; none when all have been given.
+    When the commit fails they are given again: who reads them knows them again by their ids. Of what came
+    from there itself `receive` gives nothing back, as long as all before it has been given.
     """
     consumer = f"to {transport.origin(tx.tenant)}"
-    rows = tx.read_events(partition, tx.position(consumer, partition, lock=True), limit)
+    after = tx.position(consumer, partition, lock=True)
+    rows = tx.read_events(partition, after, limit, FACTS_AT_ONCE)
     if rows:
         transport.publish(tx.tenant, partition, [seal(row, tx.tenant) for row in rows])
         tx.move_position(consumer, partition, rows[-1].position)
     return len(rows)
 
 
-def seal(row: LogRow, tenant: str) -> Message:
-    """An event of the log as a message."""
+def seal(told: LogRow | Event, tenant: str) -> Message:
+    """An event, of the log or not yet in one, as a message."""
     attributes = {
         "specversion": SPEC_VERSION,
-        "id": row.id,
-        "source": row.source,
-        "type": row.type,
-        "subject": row.subject,
-        "time": row.time.astimezone(UTC).isoformat(),
+        "id": told.id,
+        "source": told.source,
+        "type": told.type,
+        "subject": told.subject,
+        "time": told.time.astimezone(UTC).isoformat(),
         "datacontenttype": CONTENT_TYPE,
         "tenant": tenant,
     }
-    return Message(attributes, row.facts, row.position)
+    body = told.body if isinstance(told, Event) else told.facts
+    return Message(attributes, body, told.position or 0)
 
 
 def unseal(message: Message, tenant: str, partition: int) -> Event:

@@ -86,15 +86,20 @@ class Asked:
         words += ["--tenant", self.tenant] if self.tenant is not None else []
         return shlex.join(words)
 
-    @contextmanager
-    def pipeline(self) -> Iterator[Pipeline]:
-        """The pipeline of a home that is there; `Refused` when it is not, so that none is made unasked."""
+    def at_home(self) -> Settings:
+        """The settings of a home that is there; `Refused` when it is not, so that none is made unasked."""
         settings = self.settings()
         if not (settings.home / "version").exists():
             raise Refused(
                 f"there is no home at {settings.home}; make one with `storekeep init` or "
                 "`storekeep demo`, or name another with --home or STOREKEEP_HOME"
             )
+        return settings
+
+    @contextmanager
+    def pipeline(self) -> Iterator[Pipeline]:
+        """The pipeline of a home that is there."""
+        settings = self.at_home()
         from storekeep.pipeline import opened
 
         # A tenant that the settings name is made when first used; one that was typed may be mistyped.

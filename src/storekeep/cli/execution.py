@@ -1,4 +1,4 @@
-"""`work`, `breakers` and `dead-letters`: what was decided is done, and what a person does where it is not."""
+"""`work`, `breakers` and `dead-letters`: a home at work, and what a person does where it cannot go on."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from storekeep.cli import shown
 from storekeep.cli.asked import Asked, Command, Group, Identifier, pass_asked
 from storekeep.cli.decisions import standings
 from storekeep.cli.shown import Column
+from storekeep.cli.work import CARRIED
 
 if TYPE_CHECKING:
     from storekeep.pipeline import Pipeline
@@ -79,16 +80,32 @@ def _told() -> Iterator[_Told]:
 )
 @pass_asked
 def work(asked: Asked, poll_seconds: int) -> None:
-    """Carry out what is decided, until it is told to stop.
+    """Run a home: receive, decide and act, until told to stop.
 
     Any number of workers share the work. One that is told to stop (Ctrl-C, SIGTERM) first ends what it has in
-    hand; what a killed one had in hand another takes over within seconds.
+    hand; what a killed one had in hand another takes over within seconds. A server that goes away is waited
+    for.
     """
-    with asked.pipeline() as pipeline, _told() as told:
-        done = pipeline.work(told.wait, poll_seconds)
-    document = {**done, "stopped_by": told.by}
-    said = f"{shown.count(done['acted'], 'action')} ended, {shown.count(done['lapsed'], 'request')} lapsed."
-    asked.answer(document, f"Stopped by {told.by}: {said}")
+    settings = asked.at_home()
+    from storekeep import bus, servers
+    from storekeep.pipeline import Worker
+
+    # The lease is held over all, so that a database that is waited for is not stopped meanwhile.
+    with servers.lease(settings), bus.opened(settings) as transport, _told() as told:
+        worker = Worker(asked.pipeline, transport, told.wait, poll_seconds, asked.zone(), _say)
+        worker.work()
+    done = {name: worker.done[name] for name in (*CARRIED, "decided", "acted", "lapsed")}
+    said = [
+        f"{shown.count(done['received'], 'event')} received, {done['forwarded']:,} forwarded",
+        f"{shown.count(done['decided'], 'run')} of agents",
+        f"{shown.count(done['acted'], 'action')} ended",
+        f"{shown.count(done['lapsed'], 'request')} lapsed",
+    ]
+    asked.answer({**done, "stopped_by": told.by}, f"Stopped by {told.by}: {', '.join(said)}.")
+
+
+def _say(text: str) -> None:
+    click.echo(f"storekeep: {text}", err=True)
 
 
 # Breakers -----------------------------------------------------------------------------------------------

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from storekeep.pipeline import Run
 
 _DAY = click.DateTime(["%Y-%m-%d"])
+CARRIED = ("received", "known", "put_aside", "forwarded")
 _BENCHES = ("bus", "decisions", "spine")
 _MEASURED = (
     Column("Figure", wrap=True),
@@ -122,23 +123,35 @@ def _shows_it(report: Mapping[str, Any]) -> bool:
 @click.option("--location", "location_id", metavar="ID", help="Only this location.  [default: all]")
 @pass_asked
 def run(asked: Asked, location_id: str | None) -> None:
-    """Run one round: count in what is new, decide, and act."""
-    with asked.pipeline() as pipeline:
+    """Run one round: count in what is new, decide, and act.
+
+    With a transport it receives before that, and forwards after it. Where the transport is away all else is
+    done, and the exit code says so.
+    """
+    settings = asked.at_home()
+    from storekeep import bus
+
+    with asked.pipeline() as pipeline, bus.opened(settings) as transport:
         today = pipeline.now().astimezone(asked.zone()).date()
-        runs = pipeline.round(today, [location_id] if location_id else ())
-        rounds = [_round(place, came) for (_, place), came in runs.items()]
+        came = pipeline.round(today, [location_id] if location_id else (), transport)
+        rounds = [_round(place, each) for (_, place), each in came.runs.items()]
         with pipeline.store.transaction(pipeline.tenant) as tx:
             pending = tx.count_tasks()
     document = {
         "day": today,
+        **{name: came.carried[name] for name in CARRIED},
         "runs": rounds,
         "actions_pending": pending,
     }
     lines = [_round_text(each) for each in rounds] or [
         "Nothing new was reported that an agent listens to: there is nothing to decide."
     ]
+    if came.carried.total():
+        lines.insert(0, shown.listed({name: came.carried[name] for name in CARRIED}) + ".")
     lines.append(f"{shown.count(pending, 'action')} still pending.")
     asked.answer(document, "\n".join(lines))
+    if came.lost is not None:
+        raise came.lost
 
 
 def _round(location_id: str, came: Run) -> dict[str, Any]:

@@ -8,6 +8,7 @@ caller: the same steps run live, in a demonstration and in a replay.
     steering    the modes of agents, and the switch that stops them
     measuring   how a rulebook's version does, and what happens when it does badly
     intake      what is reported becomes facts, stock positions, history and features
+    carrying    events go to others and come from them, by a transport
     recording   evidence as of now; entries about decisions and the events that follow
     rejudging   recorded proposals judged again, by what is known and in force by now
     answering   a person's word, and what happens without one
@@ -18,69 +19,33 @@ caller: the same steps run live, in a demonstration and in a replay.
     returning   dead letters are tried anew or dropped
     undoing     what was taken back, proposed again
     reverting   plans, reverts, replays and proofs
+    working     all of it once, and again and again in a process of its own
 """
 
 from __future__ import annotations
 
 import os
 import platform
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager
-from datetime import date, datetime
+from datetime import datetime
 
 from storekeep import ledger, servers
 from storekeep.actions import PLACE_PURCHASE_ORDER, Adapter, BackOffice, HttpOrders
 from storekeep.config import OrderSystem, Settings
-from storekeep.errors import Misused, Refused, Transient
+from storekeep.errors import Misused, Refused
 from storekeep.lake import Lake
 from storekeep.pipeline.answering import digest_of
 from storekeep.pipeline.deciding import Run
 from storekeep.pipeline.opening import utc_now
-from storekeep.pipeline.reverting import Reverting
-from storekeep.pipeline.trying import MOST_ATTEMPTS, wait_seconds
+from storekeep.pipeline.working import Worker, Working
 from storekeep.store import Store, Transaction
 
-__all__ = ["Pipeline", "Run", "digest_of", "opened", "utc_now"]
+__all__ = ["Pipeline", "Run", "Worker", "digest_of", "opened", "utc_now"]
 
 
-class Pipeline(Reverting):
+class Pipeline(Working):
     """One tenant's stages over one store, one lake and its adapters."""
-
-    def round(self, today: date, locations: Sequence[str] = ()) -> dict[tuple[str, str], Run]:
-        """One round for live homes: count in what is new, wake the agents that are due, and act."""
-        self.move_stock()
-        self.keep_history()
-        for location_id in locations or self.locations():
-            self.update_features(location_id, today)
-        runs = self.dispatch(locations)
-        self.act()
-        return runs
-
-    def work(self, wait: Callable[[float], bool], poll_seconds: float) -> dict[str, int]:
-        """Let requests lapse and carry out actions, until `wait` says to stop; how many of each.
-
-        `wait` waits so many seconds and says whether to stop. A database that restarts is waited for; raises
-        `Transient` when it stays away, so that whoever started the worker starts it again.
-        """
-        done = {"acted": 0, "lapsed": 0}
-        failures = 0
-        while not wait(0):
-            try:
-                done["lapsed"] += self.lapse()
-                ended = self.act(stop=lambda: wait(0))
-            except Transient as error:
-                failures += 1
-                if failures >= MOST_ATTEMPTS:
-                    raise
-                wait(wait_seconds(failures, self.draw(), error))
-                continue
-            failures = 0
-            done["acted"] += ended
-            if ended:
-                self.roll_back()
-            if not ended:
-                wait(poll_seconds)
-        return done
 
 
 @contextmanager

@@ -101,16 +101,15 @@ class Deciding(Answering):
             self.store.transaction(self.tenant) as tx,
         ):
             dispatch = self.dispatch_policy(tx)
-            for partition, head in tx.heads().items():
+            for partition in tx.heads():
                 place = tx.position(_NOBODY, partition, lock=True)
-                rows = [
-                    each
-                    for each in tx.unread(partition, None, place)
-                    if not dispatch.listeners(each.type, each.subject)
-                ]
+                unread = tx.unread(partition, None, place)
+                rows = [each for each in unread if not dispatch.listeners(each.type, each.subject)]
                 self._unheard(tx, rows, "nobody listens")
                 many += sum(each.events for each in rows)
-                bus.advance(tx, _NOBODY, partition, head)
+                # The head may have been another before the lock was ours.
+                last = max((each.last for each in unread), default=place)
+                bus.advance(tx, _NOBODY, partition, last)
             watched.rows = many
         return many
 

@@ -1,11 +1,13 @@
 """What the shop reports becomes facts on the bus, stock positions, history and features.
 
-Hides how a fact that was told before is known again, and how far history and positions have come.
+Hides how a fact that was told before is known again, by whichever way it comes, and how far history and
+positions have come.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from datetime import date
 
 import pyarrow as pa
@@ -19,9 +21,6 @@ from storekeep.pipeline.measuring import Measuring
 from storekeep.retail import ORDER_MOVE
 from storekeep.store import PARTITIONS, Transaction
 from storekeep.watch import stage
-
-# An event may hold 100,000 facts; what is read at once bounds the memory of a step.
-_EVENTS_AT_ONCE = 4
 
 
 class Intake(Measuring):
@@ -46,30 +45,60 @@ class Intake(Measuring):
         told = event(type_, source, location_id, self.now(), facts)
         partition = bus.partition_of(self.tenant, location_id)
         with self.store.transaction(self.tenant) as tx:
-            # While the head is locked nothing new can appear, so what the lake has after catching up is all
-            # there is.
-            tx.lock_partition(partition)
-            self._keep_history(tx, partition)
-            fresh = self._unknown(told)
+            news = self._news(tx, partition, [told])
+            fresh = news[0].facts if news else told.facts.slice(0, 0)
             for start in range(0, fresh.num_rows, bus.MAX_FACTS):
                 part = fresh.slice(start, bus.MAX_FACTS)
                 bus.publish(tx, event(type_, source, location_id, told.time, part))
         return int(fresh.num_rows)
 
-    def _unknown(self, told: Event) -> pa.Table:
-        """The facts that history does not know by their natural keys."""
-        table = EVENT_TABLES[told.type]
+    def _news(self, tx: Transaction, partition: int, told: Sequence[Event]) -> list[Event]:
+        """The events with those of their facts that nobody has told yet; the partition is locked from now on.
+
+        An event that has only new facts stays as it is, one that has none is left out.
+        """
+        # While the head is locked nothing new can appear, so what the lake has after catching up is all
+        # there is.
+        tx.lock_partition(partition)
+        self._keep_history(tx, partition)
+        by_table: dict[str, dict[int, Event]] = {}
+        for number, each in enumerate(told):
+            by_table.setdefault(EVENT_TABLES[each.type].name, {})[number] = each
+        fresh = {number: each for same in by_table.values() for number, each in self._unknown(same)}
+        return [fresh[number] for number in sorted(fresh)]
+
+    def _unknown(self, told: Mapping[int, Event]) -> Iterator[tuple[int, Event]]:
+        """Of events of one table those with facts that history does not know, by their natural keys."""
+        table = EVENT_TABLES[next(iter(told.values())).type]
+        facts = pa.concat_tables(
+            each.facts.append_column("event", pa.repeat(number, each.facts.num_rows)).append_column(
+                "fact", pa.array(range(each.facts.num_rows))
+            )
+            for number, each in told.items()
+        )
         months = None
         if table is not ORDER_MOVE:
             # The same sale or count is of the same moment; the same move may be told at another.
-            found = pc.min_max(pc.strftime(told.facts["occurred_at"], format="%Y-%m")).as_py()
+            found = pc.min_max(pc.strftime(facts["occurred_at"], format="%Y-%m")).as_py()
             months = {"seen": (found["min"], found["max"])}
-        return self.lake.query(
-            f"SELECT fresh.* FROM fresh ANTI JOIN seen USING ({', '.join(table.key)})",
+        keys = ", ".join(table.key)
+        fresh = self.lake.query(
+            f"SELECT told.* FROM told ANTI JOIN seen USING ({keys})"
+            f" QUALIFY row_number() OVER (PARTITION BY {keys} ORDER BY event, fact) = 1"
+            " ORDER BY event, fact",
             tables={"seen": FACTS[table.name]},
-            inputs={"fresh": told.facts},
+            inputs={"told": facts},
             months=months,
-        ).cast(table.arrow)
+        )
+        many = pc.value_counts(fresh["event"])
+        start = 0
+        for number, rows in zip(many.field(0).to_pylist(), many.field(1).to_pylist(), strict=True):
+            one = told[number]
+            if rows < one.facts.num_rows:
+                news = fresh.slice(start, rows).select(list(table.names)).cast(table.arrow)
+                one = replace(one, facts=news.combine_chunks())
+            start += rows
+            yield number, one
 
     def move_stock(self) -> int:
         """Move the stock positions by all events not yet counted in; units that could not be met."""
@@ -81,7 +110,7 @@ class Intake(Measuring):
 
     def _move_stock(self, tx: Transaction, partition: int) -> int:
         unmet = 0
-        while events := bus.read(tx, "stock", partition, limit=_EVENTS_AT_ONCE):
+        while events := bus.read(tx, "stock", partition):
             for each in events:
                 unmet += tx.move_stock(stock.moves(each))
             bus.advance(tx, "stock", partition, _last(events))
@@ -96,7 +125,7 @@ class Intake(Measuring):
             tx.clear_stock()
             for partition in tx.heads():
                 after = 0
-                while events := bus.replay(tx, partition, after, limit=_EVENTS_AT_ONCE):
+                while events := bus.replay(tx, partition, after):
                     for each in events:
                         tx.move_stock(stock.moves(each))
                     after = _last(events)
@@ -109,7 +138,7 @@ class Intake(Measuring):
                 self._keep_history(tx, partition)
 
     def _keep_history(self, tx: Transaction, partition: int) -> None:
-        while events := bus.read(tx, "lake", partition, limit=_EVENTS_AT_ONCE):
+        while events := bus.read(tx, "lake", partition):
             # A writer's position only grows, so the events of one reading go in as one version a table.
             tables: dict[str, list[pa.Table]] = {}
             for each in events:

@@ -27,11 +27,11 @@ from storekeep.decisions import (
 )
 from storekeep.errors import InvariantBroken
 from storekeep.ledger import Entry
-from storekeep.pipeline.intake import Intake
+from storekeep.pipeline.carrying import Carrying
 from storekeep.store import Transaction
 
 
-class Recording(Intake):
+class Recording(Carrying):
     """Evidence in, entries and events out."""
 
     def _snapshot(

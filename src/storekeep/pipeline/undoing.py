@@ -44,7 +44,7 @@ class Undoing(Returning):
         for key in ids:
             if key not in known:
                 raise Refused(f"{key} is no revert and no decision; see `storekeep decisions list`")
-        steps, later = ledger.steps(tx, ids), tx.taken_up(ids)
+        steps, later = ledger.steps(tx, ids), tx.proposed_again(ids)
         return [
             ledger.plan_again(row, steps[row["decision_id"]], later.get(row["decision_id"]))
             for row in rows

@@ -112,13 +112,17 @@ class Facts(Session):
             )
         return found
 
-    def read_events(self, partition: int, after: int, limit: int) -> list[LogRow]:
-        """The envelopes that follow a position, oldest first."""
+    def read_events(
+        self, partition: int, after: int, limit: int, facts: int = 2**62
+    ) -> list[LogRow]:
+        """The envelopes that follow a position, oldest first: one, and more up to so many facts in all."""
         rows = self._run(
-            "SELECT partition, position, id, type, source, subject, time, fact_count, facts"
-            " FROM event_log WHERE tenant = %s AND partition = %s AND position > %s"
-            " ORDER BY position LIMIT %s",
-            (self.tenant, partition, after, limit),
+            "SELECT partition, position, id, type, source, subject, time, fact_count, facts FROM"
+            " (SELECT *, sum(fact_count) OVER (ORDER BY position) AS total, row_number() OVER"
+            " (ORDER BY position) AS number FROM event_log WHERE tenant = %s AND partition = %s"
+            " AND position > %s ORDER BY position LIMIT %s) AS next"
+            " WHERE number = 1 OR total <= %s ORDER BY position",
+            (self.tenant, partition, after, limit, facts),
         )
         return [LogRow(**row) for row in rows]
 

@@ -91,15 +91,6 @@ class Transaction(Waiting):
         )
         return [str(row["subject"]) for row in rows]
 
-    def taken_up(self, decision_ids: Sequence[str]) -> dict[str, str]:
-        """Which decisions were proposed again after they had been taken back, not in shadow, and as which."""
-        rows = self._run(
-            "SELECT reverses::text, decision_id::text FROM decision WHERE tenant = %s"
-            " AND reverses = ANY(%s::uuid[]) AND status <> 'shadowed'",
-            (self.tenant, list(decision_ids)),
-        )
-        return {row["reverses"]: row["decision_id"] for row in rows}
-
     # Registry ---------------------------------------------------------------------------------------
 
     def register(
