@@ -59,7 +59,8 @@ def rows(table: pa.Table, written: Collection[str] = ()) -> pa.StringArray:
         return pa.array(["{}"] * table.num_rows, pa.string())
     whole = table.combine_chunks()
     columns = [column.chunk(0) for column in whole.columns]
-    texts, unsure = _object(list(zip(whole.column_names, columns, strict=True)), written)
+    cells, unsure = _object(list(zip(whole.column_names, columns, strict=True)), written)
+    texts = _joined(cells)
     if unsure is None or not unsure.true_count:
         return texts
     return _mend(whole, texts, unsure, written)
@@ -75,13 +76,15 @@ def members(texts: pa.StringArray, names: Sequence[str]) -> pa.Table:
     ).rename_columns(list(names))
 
 
-def sha256(texts: pa.StringArray, before: str = "") -> pa.StringArray:
-    """SHA-256, in hexadecimal, of the UTF-8 bytes of each text, with one and the same text `before` it."""
-    return hexadecimal(hashes(texts, before.encode()))
+def sha256(texts: pa.StringArray, before: str = "", skip: int = 0) -> pa.StringArray:
+    """SHA-256, in hexadecimal, of the UTF-8 bytes of each text, with the text `before` in place of `skip`."""
+    return hexadecimal(hashes(texts, before.encode(), skip))
 
 
-def hashes(texts: pa.StringArray | pa.BinaryArray, before: bytes = b"") -> list[bytes]:
-    """SHA-256 of the bytes of each text, UTF-8 or raw, with the same bytes `before` it."""
+def hashes(
+    texts: pa.StringArray | pa.BinaryArray, before: bytes = b"", skip: int = 0
+) -> list[bytes]:
+    """SHA-256 of the bytes of each text, UTF-8 or raw, with the same bytes `before` it in place of `skip`."""
     if not len(texts):
         return []
     _, offsets, content = texts.buffers()
@@ -91,7 +94,7 @@ def hashes(texts: pa.StringArray | pa.BinaryArray, before: bytes = b"") -> list[
     out = []
     for start, end in pairwise(ends):
         one = opened()
-        one.update(view[start:end])
+        one.update(view[start + skip : end])
         out.append(one.digest())
     return out
 
@@ -144,37 +147,40 @@ def _plain(value: Any) -> Any:
     return value.isoformat() if isinstance(value, date) else value
 
 
+# What a text is put together from: parts that are the same in all rows, and parts that are not.
+_Cells = list[str | pa.StringArray]
+
+
 def _object(
     members_: Sequence[tuple[str, pa.Array]], written: Collection[str] = ()
-) -> tuple[pa.StringArray, pa.BooleanArray | None]:
+) -> tuple[_Cells, pa.BooleanArray | None]:
     """The text of each object, and which need the reference library; those `written` go in as they are."""
     names = [name for name, _ in members_]
     if not names or len(set(names)) < len(names):
         raise InvariantBroken(f"an object with these names cannot be hashed: {', '.join(names)}")
-    cells: list[pa.Array | pa.Scalar] = []
+    cells: _Cells = []
     doubts: list[pa.BooleanArray | None] = []
     for name, values in sorted(members_, key=lambda each: each[0].encode("utf-16-be")):
-        told, doubt = (values, None) if name in written else _value(values)
-        cells += [_constant(f"{',' if cells else '{'}{text([name])[1:-1]}:"), _or_null(told)]
+        told, doubt = ([_or_null(values)], None) if name in written else _value(values)
+        cells += [f"{',' if cells else '{'}{text([name])[1:-1]}:", *told]
         doubts.append(doubt)
-    # One call with all parts: one after another would copy the text once for each of them.
-    return pc.binary_join_element_wise(*cells, _constant("}"), _constant("")), _any(doubts)
+    return [*cells, "}"], _any(doubts)
 
 
-def _value(values: pa.Array) -> tuple[pa.StringArray, pa.BooleanArray | None]:
-    """Each value as JSON, null where there is none; and which need the reference library."""
+def _value(values: pa.Array) -> tuple[_Cells, pa.BooleanArray | None]:
+    """Each value as JSON, and which need the reference library."""
     kind = values.type
     if pa.types.is_struct(kind):
         names = [kind.field(place).name for place in range(kind.num_fields)]
         body, doubt = _object(list(zip(names, values.flatten(), strict=True)))
-        return _where(values, body), doubt
+        return ([_where(values, _joined(body))] if values.null_count else body), doubt
     if pa.types.is_list(kind):
         return _list(values)
     if pa.types.is_string(kind) or pa.types.is_large_string(kind):
         return _string(values.cast(pa.string()))
     if pa.types.is_floating(kind):
         return _number(values.cast(pa.float64()))
-    return _exact(values), None
+    return [_or_null(_exact(values))], None
 
 
 def _exact(values: pa.Array) -> pa.StringArray:
@@ -190,36 +196,50 @@ def _exact(values: pa.Array) -> pa.StringArray:
     if pa.types.is_timestamp(kind) and kind.unit != "ns":
         zone = None if kind.tz is None else "UTC"
         times = values.cast(pa.timestamp("us", zone)).cast(pa.timestamp("us")).cast(pa.string())
-        return _joined('"', pc.replace_substring(times, " ", "T", max_replacements=1), 'Z"')
+        return _joined(['"', pc.replace_substring(times, " ", "T", max_replacements=1), 'Z"'])
     if pa.types.is_date(kind):
-        return _joined('"', values.cast(pa.date32()).cast(pa.string()), '"')
+        return _joined(['"', values.cast(pa.date32()).cast(pa.string()), '"'])
     raise InvariantBroken(f"a column of type {kind} cannot be hashed")
 
 
-def _string(values: pa.StringArray) -> tuple[pa.StringArray, pa.BooleanArray | None]:
-    doubt = pc.match_substring_regex(values, "[\\x00-\\x1f\\x7f]")
-    for mark in ("\\", '"'):
-        if pc.any(pc.match_substring(values, mark)).as_py():
+def _string(values: pa.StringArray) -> tuple[_Cells, pa.BooleanArray | None]:
+    doubt = None
+    if not _plain_text(values):
+        doubt = pc.match_substring_regex(values, "[\\x00-\\x1f\\x7f]")
+        for mark in ("\\", '"'):
             values = pc.replace_substring(values, mark, "\\" + mark)
-    return _joined('"', values, '"'), doubt
+    cells: _Cells = ['"', values, '"']
+    return ([_or_null(_joined(cells))] if values.null_count else cells), doubt
 
 
-def _number(values: pa.DoubleArray) -> tuple[pa.StringArray, pa.BooleanArray]:
+def _plain_text(values: pa.StringArray) -> bool:
+    """Whether no character of any of them has to be written otherwise."""
+    _, offsets, content = values.buffers()
+    ends = memoryview(offsets).cast("i")
+    begin, end = ends[values.offset], ends[values.offset + len(values)]
+    signs = np.frombuffer(content or b"", np.uint8)[begin:end]
+    marks = (signs < ord(" ")) | (signs == ord('"')) | (signs == ord("\\")) | (signs == 127)
+    return not marks.any()
+
+
+def _number(values: pa.DoubleArray) -> tuple[_Cells, pa.BooleanArray]:
     size = pc.abs(values)
     whole = pc.and_(pc.equal(values, pc.trunc(values)), pc.less(size, 2.0**53))
     integers = pc.if_else(whole, values, 0.0).cast(pa.int64()).cast(pa.string())
     texts = pc.if_else(whole, integers, values.cast(pa.string()))
     # Outside these bounds an exponent is written; a number that is none is in neither.
     plain = pc.and_(pc.greater_equal(size, 0.0001), pc.less(size, 1e10))
-    return texts, pc.invert(pc.or_(whole, plain))
+    return [_or_null(texts)], pc.invert(pc.or_(whole, plain))
 
 
-def _list(values: pa.ListArray) -> tuple[pa.StringArray, pa.BooleanArray | None]:
-    items, doubt = _value(values.flatten())
+def _list(values: pa.ListArray) -> tuple[_Cells, pa.BooleanArray | None]:
+    cells, doubt = _value(values.flatten())
     lengths = pc.fill_null(pc.list_value_length(values), 0).to_numpy()
     ends = pa.array(np.concatenate([[0], np.cumsum(lengths)]), pa.int32())
-    joined = pc.binary_join(pa.ListArray.from_arrays(ends, _or_null(items)), ",")
-    body = _where(values, _joined("[", joined, "]"))
+    joined = pc.binary_join(pa.ListArray.from_arrays(ends, _joined(cells)), ",")
+    body: _Cells = ["[", joined, "]"]
+    if values.null_count:
+        body = [_where(values, _joined(body))]
     if doubt is None:
         return body, None
     rows_ = np.repeat(np.arange(len(values)), lengths)
@@ -230,7 +250,7 @@ def _list(values: pa.ListArray) -> tuple[pa.StringArray, pa.BooleanArray | None]
 
 def _where(values: pa.Array, texts: pa.StringArray) -> pa.StringArray:
     """The texts of values that there are."""
-    return pc.if_else(values.is_valid(), texts, None) if values.null_count else texts
+    return pc.if_else(values.is_valid(), texts, "null")
 
 
 def _or_null(texts: pa.StringArray) -> pa.StringArray:
@@ -247,10 +267,13 @@ def _any(doubts: Sequence[pa.BooleanArray | None]) -> pa.BooleanArray | None:
     return found
 
 
-def _joined(before: str, texts: pa.StringArray, after: str) -> pa.StringArray:
-    parts = (_constant(before), texts, _constant(after), _constant(""))
-    return pc.binary_join_element_wise(*parts)
-
-
-def _constant(text_: str) -> pa.StringScalar:
-    return pa.scalar(text_, pa.string())
+def _joined(cells: _Cells) -> pa.StringArray:
+    """The texts; in one call with all parts, since one after another would copy them once for each part."""
+    merged: _Cells = []
+    for cell in cells:
+        if merged and isinstance(cell, str) and isinstance(merged[-1], str):
+            merged[-1] += cell
+        else:
+            merged.append(cell)
+    scalars = [pa.scalar(each, pa.string()) if isinstance(each, str) else each for each in merged]
+    return pc.binary_join_element_wise(*scalars, pa.scalar(""))

@@ -375,9 +375,9 @@ def test_a_byte_changed_by_the_owner_of_the_database_is_found(
         assert row is not None
         texts = pages.unpacked(row[0], row[1]).to_pylist()
         texts[2] = texts[2].replace('"kind"', '"kinD"')
-        ((_, _, content),) = pages.packed(pa.array(texts))
+        (page_,) = pages.packed(pa.array(texts))
         try:
-            assert admin.execute("UPDATE " + page, (content, *ours)).rowcount == 1
+            assert admin.execute("UPDATE " + page, (page_.content, *ours)).rowcount == 1
             outcome = pipeline.verify()
         finally:
             admin.execute("UPDATE " + page, (row[0], *ours))
@@ -431,7 +431,7 @@ def rewritten(
         tx = Transaction(cursor, shop.pipeline.tenant)
         texts = change(tx.ledger_entries(batch, batch)["entry"].to_pylist())
         cursor.execute("DELETE FROM ledger_page WHERE batch = %s", (batch,))
-        tx.append_entries(batch, 0, pa.array(texts))
+        tx.append_pages(batch, 0, pages.packed(pa.array(texts)))
 
     return write
 

@@ -23,7 +23,16 @@ from storekeep.decisions import Selection
 from storekeep.errors import Refused
 from storekeep.policy.rulebook import FIGURES
 from tests.rulebooks import book, loaded, rule
-from tests.shop import BUYER, FIRST_DAY, LOCATION, Shop, new_tenant, of_tenant, opened_shop
+from tests.shop import (
+    BUYER,
+    FIRST_DAY,
+    LOCATION,
+    Shop,
+    new_tenant,
+    noted,
+    of_tenant,
+    opened_shop,
+)
 
 GOOD = book(permit=[rule("ordinary", "order_units > 0")])
 BAD = book(
@@ -149,12 +158,6 @@ def halted(shop: Shop) -> str | None:
     return None if stop is None else str(stop["reason"])
 
 
-def noted(shop: Shop, kind: str) -> list[dict[str, Any]]:
-    with shop.pipeline.store.transaction(shop.pipeline.tenant) as tx:
-        rows = tx.ledger_entries(1, 10_000).to_pylist()
-    return [json.loads(each["entry"]) for each in rows if each["kind"] == kind]
-
-
 def sold_again(shop: Shop, day: int) -> None:
     """Another day's tills, so that the agent has something to hear."""
     for step in (shop.sell, shop.remember):
@@ -166,7 +169,7 @@ def test_a_version_that_does_badly_gives_way_to_the_one_before(shop: Shop, tmp_p
     (run,) = shop.pipeline.dispatch().values()
     assert run.verdicts["deny"] >= 3
     assert promoted(shop) == [(good, BUYER), (bad, BUYER), (good, "storekeep")]
-    entry = noted(shop, "promotion")[-1]
+    entry = noted(shop.pipeline, "promotion")[-1]
     assert (entry["by"], entry["version"], entry["takes_back"]) == ("storekeep", good, bad)
     assert entry["reason"] == f"version {bad[:12]} was taken back (denies: It denies most.)"
     assert entry["figures"]["denied_share"] > 0.5
@@ -221,7 +224,7 @@ def test_with_nothing_to_go_back_to_the_agent_is_stopped(shop: Shop, tmp_path: P
     assert promoted(shop) == [(bad, BUYER)]
     why = f"version {bad[:12]} of its rulebook does badly (denies: It denies most.), and none can be put back"
     assert halted(shop) == why
-    assert [(each["agent"], each["by"]) for each in noted(shop, "halt")] == [
+    assert [(each["agent"], each["by"]) for each in noted(shop.pipeline, "halt")] == [
         ("replenish", "storekeep")
     ]
     assert shop.pipeline.roll_back() == []

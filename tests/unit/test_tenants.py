@@ -27,7 +27,7 @@ from storekeep.errors import InvariantBroken, Refused
 from storekeep.events import Event
 from storekeep.lake import SALE_LINES, STOCK_COUNTS, Lake
 from storekeep.servers import Database
-from storekeep.store import ROLE, SCHEMA, DeadLetter, Store, Transaction
+from storekeep.store import ROLE, SCHEMA, DeadLetter, Store, Transaction, packed
 from tests import shop
 
 OFFICE = "back_office"
@@ -147,7 +147,7 @@ def tables(store: Store) -> dict[str, dict[str, Any]]:
             " (SELECT count(*) FROM pg_policy p WHERE p.polrelid = c.oid AND p.polcmd = '*'"
             "  AND p.polpermissive) AS policies FROM pg_class c"
             " JOIN pg_namespace n ON n.oid = c.relnamespace"
-            " WHERE n.nspname !~ '^(pg_|information_schema$)' AND c.relkind NOT IN ('i', 'I')"
+            " WHERE n.nspname !~ '^(pg_|information_schema$)' AND c.relkind NOT IN ('i', 'I', 'v')"
         )
     assert {row["nspname"] for row in rows} == {SCHEMA, OFFICE}
     found = {
@@ -164,6 +164,20 @@ def named(table: str) -> sql.Identifier:
 
 
 # --------------------------------------------------------------------------------------------- the wall
+
+
+def test_a_view_sees_what_its_reader_may_see(two: Two) -> None:
+    with two.store.transaction("nobody") as tx:
+        views = tx._run(
+            "SELECT relname, reloptions FROM pg_class WHERE relkind = 'v'"
+            " AND relnamespace = %s::regnamespace",
+            (SCHEMA,),
+        )
+    assert [row["relname"] for row in views] == ["decided"]
+    for row in views:
+        assert row["reloptions"] == ["security_invoker=true"]
+        assert two.sees(all_rows(row["relname"]), two.acme)
+        assert two.sees(all_rows(row["relname"]), two.eve) == []
 
 
 def test_every_table_with_a_tenant_is_walled_for_its_owner_too(two: Two) -> None:
@@ -435,14 +449,10 @@ WRITES: dict[str, Callable[[Transaction, Two], Any]] = {
         pa.Table.from_pylist(
             [
                 {
-                    **dict.fromkeys(
-                        ("agent", "agent_version", "rulebook_version", "action", "subject"), "x"
-                    ),
-                    **dict.fromkeys(("location_id", "verdict", "status"), "x"),
+                    **dict.fromkeys(("subject", "verdict", "status"), "x"),
                     "decision_id": two.ids[0],
                     "batch": 1,
                     "place": 1,
-                    "decided_at": shop.moment(shop.FIRST_DAY),
                 }
             ]
         )
@@ -475,7 +485,15 @@ WRITES: dict[str, Callable[[Transaction, Two], Any]] = {
         },
         b"x" * 32,
     ),
-    "append_entries": lambda tx, _: tx.append_entries(1, 0, pa.array(["{}"])),
+    "append_pages": lambda tx, _: tx.append_pages(1, 0, packed(pa.array(["{}"]))),
+    "add_run": lambda tx, _: tx.add_run(
+        1,
+        {
+            **dict.fromkeys(("agent", "agent_version", "rulebook_version", "action"), "x"),
+            "location_id": "x",
+            "decided_at": shop.moment(shop.FIRST_DAY),
+        },
+    ),
     "append_steps": lambda tx, two: tx.append_steps(1, {1: two.ids[0]}),
 }
 

@@ -311,17 +311,17 @@ def _fill(pipeline: Pipeline, place: int) -> None:
             "entry": entries,
         }
     )
-    names = ("agent", "agent_version", "rulebook_version", "action", "subject", "location_id")
+    shared = ("agent", "agent_version", "rulebook_version", "action", "location_id")
     with pipeline.store.transaction(pipeline.tenant) as tx:
         number = ledger.append(tx, table, batch_id=batch_id, at=at, signing=pipeline.signing)
+        tx.add_run(number, {**dict.fromkeys(shared, "fill"), "decided_at": at})
         decisions = pa.table(
             {
-                **{name: pa.repeat("fill", _RUN) for name in names},
+                "subject": pa.repeat("fill", _RUN),
                 **{name: pa.repeat("hold", _RUN) for name in ("verdict", "status")},
                 "decision_id": ids,
                 "batch": pa.repeat(number, _RUN),
                 "place": np.arange(_RUN),
-                "decided_at": pa.repeat(pa.scalar(at), _RUN),
             }
         )
         tx.add_decisions(decisions.sort_by("decision_id"))

@@ -32,7 +32,7 @@ from storekeep import canonical
 from storekeep.decisions import stamp
 from storekeep.errors import InvariantBroken, Permanent, Refused
 from storekeep.ledger import merkle
-from storekeep.store import ENTRIES, Standing, Transaction
+from storekeep.store import ENTRIES, Page, Standing, Transaction, packed
 
 EXPORT_FORMAT = "storekeep-ledger-1"
 _SEALED = (
@@ -186,14 +186,14 @@ def append_parts(
     """
     last, previous = tx.ledger_head()
     number, leaves = last + 1, list[bytes]()
-    with _Ahead((partial(_hashed, part) for part in parts), len(parts)) as made:
+    with _Ahead((partial(_prepared, part) for part in parts), len(parts)) as made:
         meanwhile(number)
-        for entries, hashes in made:
-            tx.append_entries(number, len(leaves), entries["entry"].combine_chunks())
-            later = _later(entries, len(leaves))
-            if later:
-                tx.append_steps(number, later)
-            leaves += hashes
+        for part in made:
+            tx.append_pages(number, len(leaves), part.pages)
+            if part.later:
+                own = {len(leaves) + place: key for place, key in part.later.items()}
+                tx.append_steps(number, own)
+            leaves += part.leaves
     tree = merkle.levels(leaves)
     sealed: dict[str, Any] = {
         "batch": number,
@@ -209,9 +209,19 @@ def append_parts(
     return number
 
 
-def _hashed(part: Callable[[], pa.Table]) -> tuple[pa.Table, list[bytes]]:
+@dataclass(frozen=True)
+class _Part:
+    """A part of a batch: its pages, its leaves, and which entries are about decisions of earlier batches."""
+
+    pages: Sequence[Page]
+    leaves: list[bytes]
+    later: Mapping[int, str]
+
+
+def _prepared(part: Callable[[], pa.Table]) -> _Part:
     entries = part()
-    return entries, _leaves(entries)
+    texts = entries["entry"].combine_chunks()
+    return _Part(packed(texts), merkle.leaves(texts), _later(entries))
 
 
 def _leaves(entries: pa.Table) -> list[bytes]:
@@ -222,12 +232,12 @@ def _nodes(tree: Sequence[Sequence[bytes]]) -> bytes:
     return b"".join(node for level in tree for node in level)
 
 
-def _later(entries: pa.Table, before: int) -> dict[int, str]:
+def _later(entries: pa.Table) -> dict[int, str]:
     """The places of entries about decisions that an earlier batch made, each with its decision."""
     about = pc.and_(entries["decision_id"].is_valid(), pc.not_equal(entries["kind"], "decision"))
     places = np.flatnonzero(about.to_numpy())
     ids = entries["decision_id"].take(pa.array(places)).to_pylist()
-    return dict(zip((places + before).tolist(), ids, strict=True))
+    return dict(zip(places.tolist(), ids, strict=True))
 
 
 class _Ahead(Generic[_Item]):

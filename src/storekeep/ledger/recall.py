@@ -33,9 +33,7 @@ DECISIONS = pa.schema(
         ("decision_id", _TEXT),
         ("batch", pa.int64()),
         ("place", pa.int64()),
-        ("decided_at", pa.timestamp("us", tz="UTC")),
-        *((name, _TEXT) for name in ("agent", "agent_version", "rulebook_version", "action")),
-        *((name, _TEXT) for name in ("subject", "location_id", "order_group", "verdict")),
+        *((name, _TEXT) for name in ("subject", "order_group", "verdict")),
         ("money_minor", pa.int64()),
         ("currency", _TEXT),
         ("status", _TEXT),
@@ -133,34 +131,32 @@ def _told(found: pa.Table) -> pa.Table:
     return found.combine_chunks()
 
 
-def folded(tx: Transaction) -> pa.Table:
-    """The state of every decision, folded from the whole ledger: what runs made it and later entries."""
+def folded(tx: Transaction) -> tuple[dict[int, dict[str, Any]], pa.Table]:
+    """The header of every run by its batch, and the state of every decision, folded from the whole ledger."""
+    runs_: dict[int, dict[str, Any]] = {}
     rows: dict[str, dict[str, Any]] = {}
     run: dict[str, Any] = {}
     for page in tx.ledger_pages():
         for entry in _told(page).to_pylist():
             key, kind = entry["decision_id"], entry["kind"]
             if kind == "batch":
-                run = json.loads(entry["entry"])
+                run = runs_[entry["batch"]] = json.loads(entry["entry"])
             elif kind == "decision":
                 rows[key] = _folded(entry, run)
             elif key is not None:
                 rows[key]["status"] = str(step(rows[key]["status"], entry["step"]))
                 if kind == "approval" and "after" in (body := json.loads(entry["entry"])):
                     rows[key]["money_minor"] = body["money_minor"]
-    return pa.Table.from_pylist(list(rows.values()), schema=DECISIONS)
+    return runs_, pa.Table.from_pylist(list(rows.values()), schema=DECISIONS)
 
 
 def _folded(entry: Mapping[str, Any], run: Mapping[str, Any]) -> dict[str, Any]:
     """A decision as its run recorded it, before anything became of it."""
     body = json.loads(entry["entry"])
-    shared = ("agent", "agent_version", "rulebook_version", "action", "location_id")
     return {
-        **{name: run[name] for name in shared},
         "decision_id": body["decision_id"],
         "batch": entry["batch"],
         "place": entry["place"],
-        "decided_at": datetime.fromisoformat(run["decided_at"]),
         "subject": body["subject"],
         "order_group": (body.get("parameters") or {}).get("order_group"),
         "verdict": body["step"],

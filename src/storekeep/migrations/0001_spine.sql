@@ -101,18 +101,25 @@ CREATE TABLE ledger_step (
 );
 CREATE INDEX ledger_step_batch ON ledger_step (tenant, batch);
 
-CREATE TABLE decision (
+-- What all decisions of a run share.
+CREATE TABLE run (
   tenant text NOT NULL,
-  decision_id uuid NOT NULL,
   batch bigint NOT NULL,
-  place integer NOT NULL,
   decided_at timestamptz NOT NULL,
   agent text NOT NULL,
   agent_version text NOT NULL,
   rulebook_version text NOT NULL,
   action text NOT NULL,
-  subject text NOT NULL,
   location_id text NOT NULL,
+  PRIMARY KEY (tenant, batch)
+);
+
+CREATE TABLE decision (
+  tenant text NOT NULL,
+  decision_id uuid NOT NULL,
+  batch bigint NOT NULL,
+  place integer NOT NULL,
+  subject text NOT NULL,
   order_group text,
   verdict text NOT NULL,
   money_minor bigint,
@@ -187,7 +194,7 @@ DECLARE
 BEGIN
   FOREACH name IN ARRAY ARRAY[
     'tenant', 'bus_head', 'event_log', 'consumer_position', 'stock_position', 'ledger_batch', 'ledger_page',
-    'ledger_step', 'decision', 'pending_action', 'approval_request', 'limit_use', 'registry', 'promotion', 'stock_move'
+    'ledger_step', 'run', 'decision', 'pending_action', 'approval_request', 'limit_use', 'registry', 'promotion', 'stock_move'
   ] LOOP
     EXECUTE format('ALTER TABLE %I ENABLE ROW LEVEL SECURITY', name);
     EXECUTE format('ALTER TABLE %I FORCE ROW LEVEL SECURITY', name);
@@ -202,7 +209,7 @@ BEGIN
     EXECUTE format('GRANT SELECT, INSERT ON %I TO storekeep_app', name);
   END LOOP;
   FOREACH name IN ARRAY ARRAY[
-    'bus_head', 'consumer_position', 'stock_position', 'decision', 'pending_action', 'approval_request',
+    'bus_head', 'consumer_position', 'stock_position', 'run', 'decision', 'pending_action', 'approval_request',
     'limit_use'
   ] LOOP
     EXECUTE format('GRANT SELECT, INSERT, UPDATE, DELETE ON %I TO storekeep_app', name);

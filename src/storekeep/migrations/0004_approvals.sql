@@ -9,3 +9,7 @@ ALTER TABLE approval_request
 
 ALTER TABLE decision ADD COLUMN reverses uuid;
 CREATE INDEX decision_reverses ON decision (tenant, reverses) WHERE reverses IS NOT NULL;
+
+-- Decisions with what their runs tell. It sees what its reader may see.
+CREATE VIEW decided WITH (security_invoker = true) AS SELECT * FROM decision JOIN run USING (tenant, batch);
+GRANT SELECT ON decided TO storekeep_app;

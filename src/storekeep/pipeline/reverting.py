@@ -225,7 +225,9 @@ class Reverting(Undoing):
             tx.ledger_head()
             # What others recorded before the chain was ours has to go too.
             tx.clear_decisions()
-            folded = ledger.folded(tx)
+            runs, folded = ledger.folded(tx)
+            for number, header in runs.items():
+                tx.add_run(number, header)
             tx.add_decisions(folded)
         return dict(
             zip(folded["decision_id"].to_pylist(), folded["status"].to_pylist(), strict=True)

@@ -11,6 +11,7 @@ Hides its tables, roles and sessions. `connection` opens a `Store` and brings it
 
 from storekeep.store.connection import ROLE, SCHEMA, Store, become
 from storekeep.store.facts import PARTITIONS, STOCK, DeadLetter, LogRow, Unread
+from storekeep.store.pages import Page, packed
 from storekeep.store.recorded import ENTRIES, Standing
 from storekeep.store.session import OURSELVES
 from storekeep.store.transaction import Transaction
@@ -26,10 +27,12 @@ __all__ = [
     "USES",
     "DeadLetter",
     "LogRow",
+    "Page",
     "Standing",
     "Store",
     "Task",
     "Transaction",
     "Unread",
     "become",
+    "packed",
 ]

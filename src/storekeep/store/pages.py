@@ -6,7 +6,7 @@ length. A page that was damaged reads as entries that are not there, so that a c
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from typing import NamedTuple
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -16,16 +16,27 @@ ENTRIES_A_PAGE = 64
 _FORMAT, _LEVEL = "zstd", 1
 
 
-def packed(entries: pa.StringArray) -> Iterator[tuple[int, int, bytes]]:
-    """Pages of entries in their order: the place of each page's first, how many it holds, its content."""
+class Page(NamedTuple):
+    """Some entries: the place of the first of them, how many, and their compressed text."""
+
+    first: int
+    many: int
+    content: bytes
+
+
+def packed(entries: pa.StringArray) -> list[Page]:
+    """Pages of entries in their order."""
     lines = pc.binary_join_element_wise(entries, pa.scalar(""), pa.scalar("\n"))
     _, offsets, content = lines.buffers()
     ends = memoryview(offsets).cast("i")
     codec = pa.Codec(_FORMAT, _LEVEL)
+    found = []
     for first in range(0, len(lines), ENTRIES_A_PAGE):
         many = min(ENTRIES_A_PAGE, len(lines) - first)
         begin, end = ends[first], ends[first + many]
-        yield first, many, codec.compress(content.slice(begin, end - begin), asbytes=True)
+        body = codec.compress(content.slice(begin, end - begin), asbytes=True)
+        found.append(Page(first, many, body))
+    return found
 
 
 def unpacked(content: bytes, many: int) -> pa.StringArray:

@@ -16,6 +16,7 @@ from storekeep.store import pages
 from storekeep.store.facts import Facts
 
 _PAGES_AT_ONCE = 128
+_RUN = ("decided_at", "agent", "agent_version", "rulebook_version", "action", "location_id")
 _PLACES_AT_ONCE = 512
 ENTRIES = pa.schema([("batch", pa.int64()), ("place", pa.int64()), ("entry", pa.string())])
 _STANDING = np.dtype([("place", ">i4"), ("decision_id", "V16")])
@@ -36,14 +37,11 @@ class Recorded(Facts):
         )
         return (int(rows[0]["batch"]), str(rows[0]["chain"])) if rows else (0, "")
 
-    def append_entries(self, batch: int, place: int, entries: pa.StringArray) -> None:
-        """Append entries of the batch that is being recorded, from a place on."""
+    def append_pages(self, batch: int, place: int, packed: Sequence[pages.Page]) -> None:
+        """Append pages of entries to the batch that is being recorded, from a place on."""
         self._cursor.executemany(
             "INSERT INTO ledger_page VALUES (%s, %s, %s, %s, %b)",
-            [
-                (self.tenant, batch, place + first, many, content)
-                for first, many, content in pages.packed(entries)
-            ],
+            [(self.tenant, batch, place + page.first, page.many, page.content) for page in packed],
         )
 
     def append_steps(self, batch: int, places: Mapping[int, str]) -> None:
@@ -192,13 +190,22 @@ class Recorded(Facts):
 
     # Decisions: the fold of the ledger, kept for speed ----------------------------------------------
 
+    def add_run(self, batch: int, run: Mapping[str, Any]) -> None:
+        """Add what the decisions of a batch share, as the header of their run tells it."""
+        self._run(
+            "INSERT INTO run (tenant, batch, decided_at, agent, agent_version, rulebook_version, action,"
+            " location_id) VALUES (%s, %s, %s, %s, %s, %s, %s, %s)",
+            (self.tenant, batch, *(run[name] for name in _RUN)),
+        )
+
     def add_decisions(self, rows: pa.Table) -> None:
-        """Add the folded state of new decisions."""
+        """Add the folded state of new decisions, whose runs are there."""
         self._copy_in("decision", rows)
 
     def clear_decisions(self) -> None:
         """Forget the folded states, to fold them again from the ledger."""
         self._run("DELETE FROM decision WHERE tenant = %s", (self.tenant,))
+        self._run("DELETE FROM run WHERE tenant = %s", (self.tenant,))
 
     def move_decisions(self, moves: Mapping[str, str]) -> None:
         """Set the folded state of decisions, by id, after a ledger entry about them was appended."""
@@ -215,7 +222,7 @@ class Recorded(Facts):
         self._cursor.execute(
             "SELECT decision_id::text, batch_id::text, decided_at, agent, agent_version,"
             " rulebook_version, action, subject, location_id, order_group, verdict, money_minor,"
-            " currency, status, reverses::text FROM decision JOIN ledger_batch USING (tenant, batch)"
+            " currency, status, reverses::text FROM decided JOIN ledger_batch USING (tenant, batch)"
             " WHERE tenant = %(tenant)s"
             " AND (%(ids)s::uuid[] IS NULL OR decision_id = ANY(%(ids)s::uuid[]))"
             " AND (%(batch_id)s::uuid IS NULL OR batch = (SELECT batch FROM ledger_batch"

@@ -84,7 +84,7 @@ class Transaction(Waiting):
     def decided_lately(self, agent: str, since: datetime, subjects: Sequence[str]) -> list[str]:
         """Those of some subjects about which an agent has decided to act since a time, and may yet."""
         rows = self._run(
-            "SELECT DISTINCT subject FROM decision WHERE tenant = %s AND agent = %s"
+            "SELECT DISTINCT subject FROM decided WHERE tenant = %s AND agent = %s"
             " AND decision_id >= %s::uuid AND decided_at >= %s AND subject = ANY(%s)"
             " AND status IN ('pending', 'escalated', 'executed') ORDER BY subject",
             (self.tenant, agent, least_id(since), since, list(subjects)),
@@ -132,7 +132,7 @@ class Transaction(Waiting):
         """How many decisions an agent made under a version since a time, by where they stand; the money."""
         return self._run(
             "SELECT verdict, status, currency, count(*) AS many,"
-            " coalesce(sum(money_minor), 0)::bigint AS money_minor FROM decision WHERE tenant = %s"
+            " coalesce(sum(money_minor), 0)::bigint AS money_minor FROM decided WHERE tenant = %s"
             " AND decision_id >= %s::uuid AND agent = %s AND rulebook_version = %s"
             " AND decided_at >= %s GROUP BY verdict, status, currency ORDER BY verdict, status, currency",
             (self.tenant, least_id(since), agent, rulebook_version, since),

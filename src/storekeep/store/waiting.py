@@ -44,7 +44,7 @@ class Waiting(Recorded):
         """Of which action, and of which agent, there are pending actions that are due, in order."""
         rows = self._run(
             "SELECT DISTINCT p.action, d.agent FROM pending_action p"
-            " LEFT JOIN decision d USING (tenant, decision_id) WHERE p.not_before <= now()"
+            " LEFT JOIN decided d USING (tenant, decision_id) WHERE p.not_before <= now()"
             " AND (p.leased_until IS NULL OR p.leased_until < now()) ORDER BY 1, 2"
         )
         return [(row["action"], row["agent"]) for row in rows]
@@ -65,7 +65,7 @@ class Waiting(Recorded):
         action, agent = kind or (None, None)
         rows = self._run(
             "WITH due AS (SELECT p.tenant, p.decision_id, p.begun FROM pending_action p"
-            "  LEFT JOIN decision d USING (tenant, decision_id) WHERE p.not_before <= now()"
+            "  LEFT JOIN decided d USING (tenant, decision_id) WHERE p.not_before <= now()"
             "  AND (p.leased_until IS NULL OR p.leased_until < now())"
             "  AND (p.dead_since IS NULL OR p.expires_at <= %s::timestamptz)"
             "  AND (%s::text IS NULL OR (p.action = %s AND d.agent IS NOT DISTINCT FROM %s::text))"
@@ -156,7 +156,7 @@ class Waiting(Recorded):
         return self._run(
             "SELECT p.decision_id::text, p.action, p.attempts, p.dead_since, p.expires_at, d.agent,"
             " d.subject, d.order_group, d.money_minor, d.currency FROM pending_action p"
-            " JOIN decision d USING (tenant, decision_id) WHERE p.dead_since IS NOT NULL"
+            " JOIN decided d USING (tenant, decision_id) WHERE p.dead_since IS NOT NULL"
             " AND (%s::uuid[] IS NULL OR p.decision_id = ANY(%s::uuid[]))"
             " ORDER BY p.dead_since, p.decision_id",
             (ids, ids),
@@ -228,7 +228,7 @@ class Waiting(Recorded):
             "SELECT a.decision_id::text, a.role, a.requested_at, a.deadline, a.safe_default, a.digest,"
             " a.rulebook_version, a.persons, a.agreed, a.proposed_by, a.changed_by, d.subject,"
             " d.order_group, d.money_minor, d.currency, d.agent, d.action, d.location_id"
-            " FROM approval_request a JOIN decision d USING (tenant, decision_id)"
+            " FROM approval_request a JOIN decided d USING (tenant, decision_id)"
             " WHERE (%s::uuid[] IS NULL OR a.decision_id = ANY(%s::uuid[]))"
             " AND (%s::timestamptz IS NULL OR a.deadline < %s)"
             " ORDER BY d.money_minor DESC NULLS LAST, a.decision_id",
