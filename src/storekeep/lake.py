@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 import threading
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -44,6 +44,9 @@ _MONTH = "month"
 # What Delta's writer takes for something else in the name of a folder, or dies of.
 _UNSPEAKABLE = re.compile(r"[\[\]|^\\\x00-\x1f\x7f]|%[0-9A-Fa-f]{2}")
 MEMORY = "1GiB"
+# A till that reports every second makes a file every second: at most so many are read beside larger ones.
+_APPENDS_TOGETHER = 32
+_SMALL_BYTES = 8 << 20
 
 
 @dataclass(frozen=True)
@@ -131,6 +134,8 @@ class Lake:
                     months = pc.strftime(rows[kept.month_of], format="%Y-%m")
                     rows = rows.append_column(_MONTH, months)
                 self._write(kept, table, rows, Transaction(writer, position))
+                if table.version() % _APPENDS_TOGETHER == 0:
+                    self._compact(kept, table)
             return table.version()
 
     def written(self, name: str, writer: str) -> int | None:
@@ -224,6 +229,12 @@ class Lake:
                 partition_by=None if kept.month_of is None else [_MONTH],
                 commit_properties=CommitProperties(app_transactions=[transaction]),
             )
+
+    def _compact(self, kept: Kept, table: DeltaTable) -> None:
+        """Put the rows of small files together in one; earlier versions keep the files that they are of."""
+        # Where somebody else did it at this very moment, it is done.
+        with suppress(Transient), self._writing(kept.name):
+            table.optimize.compact(target_size=_SMALL_BYTES)
 
     @contextmanager
     def _writing(self, name: str) -> Iterator[None]:

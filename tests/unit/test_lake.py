@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from storekeep.errors import InvariantBroken, Permanent, Refused, Transient
-from storekeep.lake import FACTS, Kept, Lake, facts_of, single
+from storekeep.lake import _APPENDS_TOGETHER, FACTS, Kept, Lake, facts_of, single
 from storekeep.retail import SALE_LINE
 from tests import shop
 
@@ -75,6 +75,47 @@ def test_every_version_is_read_again_as_it_was(lake: Lake) -> None:
     assert names(lake, version=-1) == []
     with pytest.raises(Refused, match="version 99 of thing is not in the lake"):
         names(lake, version=99)
+
+
+@pytest.mark.parametrize("kept", [BY_MONTH, PLAIN])
+def test_small_files_are_put_together_and_every_version_stays_as_it_was(
+    kept: Kept, lake: Lake, tmp_path: Path
+) -> None:
+    many, found = 3 * _APPENDS_TOGETHER, dict[int, int]()
+    for place in range(many):
+        version = lake.append(kept, rows(f"r{place}", first=place), writer="w", position=place)
+        found[version] = place + 1
+        assert len(lake._files(kept, None, None)) <= _APPENDS_TOGETHER
+    for version, expected in found.items():
+        assert names(lake, kept, version) == [f"r{place}" for place in range(expected)]
+    assert lake.written(kept.name, "w") == many - 1
+    assert lake.append(kept, rows("r0"), writer="w", position=0) == max(found)
+    # What the files of then hold is still there for whoever opens the lake anew.
+    with Lake(tmp_path, "acme") as other:
+        assert names(other, kept, min(found)) == ["r0"]
+        assert names(other, kept) == names(lake, kept)
+
+
+def test_writers_whose_files_are_put_together_lose_nothing(tmp_path: Path) -> None:
+    """Several append while each of them, now and then, puts files together."""
+
+    def write(writer: str) -> None:
+        with Lake(tmp_path, "acme") as own:
+            for place in range(40):
+                while True:
+                    try:
+                        own.append(
+                            BY_MONTH, rows(f"{writer}{place}"), writer=writer, position=place
+                        )
+                    except Transient:
+                        continue
+                    break
+
+    with ThreadPoolExecutor(3) as pool:
+        list(pool.map(write, "abc"))
+    with Lake(tmp_path, "acme") as lake:
+        expected = sorted(f"{writer}{place}" for writer in "abc" for place in range(40))
+        assert sorted(map(str, names(lake))) == expected
 
 
 def test_the_months_that_are_asked_for_are_read(lake: Lake) -> None:
