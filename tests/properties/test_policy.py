@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import math
 import random
+import re
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import timedelta
+from decimal import Decimal
 from typing import Any
 
 import pyarrow as pa
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from storekeep import policy
 from storekeep.decisions import Judgement
-from storekeep.policy import USED, USES
+from storekeep.policy import USED, USES, reasons
+from storekeep.retail import money
+from storekeep.sql import Place
 from tests.rulebooks import book, evidence, judged, loaded, proposed, rule, spoke, used, verdicts
 
 Row = Mapping[str, Any]
@@ -447,3 +451,42 @@ def test_the_order_of_the_rows_never_matters(
     moved = policy.judge(rulebook, other, facts, USED.empty_table())
     back = pa.array(sorted(range(len(places)), key=places.__getitem__))
     assert moved.verdicts.take(back).combine_chunks().equals(plain.verdicts.combine_chunks())
+
+
+# Reasons ----------------------------------------------------------------------------------------------
+
+_WHERE = Place("reason", 1, 1)
+_AMOUNTS = st.integers(-(10**15), 10**15) | st.none()
+_CURRENCIES = st.sampled_from(["USD", "EUR", "JPY", "KWD", "XPF"]) | st.none()
+
+
+@given(st.lists(st.tuples(_AMOUNTS, _CURRENCIES), min_size=1, max_size=30))
+@example([(999, "USD"), (1000, "USD"), (99_999, "USD"), (100_000, "USD"), (-5, "KWD"), (0, "JPY")])
+def test_money_in_a_reason_is_written_as_everywhere(
+    rows: list[tuple[int | None, str | None]],
+) -> None:
+    reason = reasons.read("It is {due:money}.", {"due": "BIGINT", "currency": "VARCHAR"}, _WHERE)
+    amounts, currencies = zip(*rows, strict=True)
+    columns = {
+        "due": pa.array(amounts, pa.int64()),
+        "currency": pa.array(currencies, pa.string()),
+    }
+    told = reason.filled(pa.array([reason.opening] * len(rows)), columns).to_pylist()
+    assert told == [
+        f"It is {'unknown' if None in row else money(*row)}."  # type: ignore[arg-type]  # neither is None
+        for row in rows
+    ]
+
+
+@given(st.lists(st.floats(-1e12, 1e12) | st.sampled_from([math.nan, math.inf, 1e18]), min_size=1))
+@example([0.0, 100.0, 12.5, 0.005, -0.004, 1234.567])
+def test_a_fraction_in_a_reason_has_two_decimals_at_most(values: list[float]) -> None:
+    reason = reasons.read("{share} of it", {"share": "DOUBLE"}, _WHERE)
+    told = reason.filled(pa.array([""] * len(values)), {"share": pa.array(values)}).to_pylist()
+    for value, text in zip(values, told, strict=True):
+        said = text.removesuffix(" of it")
+        if not abs(value) <= 1e15:
+            assert said == "unknown"
+            continue
+        assert re.fullmatch(r"-?\d+(\.\d?[1-9])?", said)
+        assert abs(Decimal(said) - Decimal(value)) <= Decimal("0.0051")

@@ -284,10 +284,10 @@ class _Bench:
         A rule speaks of what was proposed, or of what is `clipped`; a limit of what is left by then.
         """
         found: dict[int, dict[str, pa.Array]] = {}
-        for place, names in self.query.figures.items():
+        for place, reason in self.rulebook.clauses.filled.items():
             number = place - self.rulebook.clauses.rules
             own = {}
-            for name in names:
+            for name in reason.columns:
                 if name.startswith(CLIPPED):
                     own[name] = _one(told[name.removeprefix(CLIPPED)])
                 elif number >= 0 and name in LIMITS_OWN:
@@ -306,26 +306,19 @@ class _Bench:
         figures: Mapping[int, Mapping[str, pa.Array]],
     ) -> dict[int, pa.DictionaryArray]:
         """What clauses whose reasons name figures say of the rows they speak of, in their order."""
-        asked, spoken = [], {}
+        clauses, said = self.rulebook.clauses, {}
         for place, columns in figures.items():
-            rows = np.flatnonzero(self.rulebook.clauses.speaks(place, states[:, place])[codes])
+            rows = np.flatnonzero(clauses.speaks(place, states[:, place])[codes])
             if not len(rows):
                 continue
-            taken = pa.array(rows)
-            own = {name: column.take(taken) for name, column in columns.items()}
-            own["state"] = pa.array(states[codes[rows], place].astype(np.int64))
-            spoken[place], first = distinct(list(own.values()))
-            alone = {name: column.take(pa.array(first)) for name, column in own.items()}
-            asked.append({**alone, "place": pa.repeat(place, len(first))})
-        if not asked:
-            return {}
-        texts, begin = self.query.phrase(asked), 0
-        said = {}
-        for (place, indices), one in zip(spoken.items(), asked, strict=True):
-            many = len(one["place"])
-            own_texts = texts.slice(begin, many)
-            said[place] = pa.DictionaryArray.from_arrays(pa.array(indices), own_texts)
-            begin += many
+            taken, own = pa.array(rows), states[codes[rows], place].astype(np.int64)
+            told = {name: column.take(taken) for name, column in columns.items()}
+            # Most rows share their figures, so what is said is put into words once.
+            indices, first = distinct([own, *told.values()])
+            alone = {name: column.take(pa.array(first)) for name, column in told.items()}
+            openings = clauses.texts.take(pa.array(4 * place + own[first]))
+            texts = clauses.filled[place].filled(openings, alone)
+            said[place] = pa.DictionaryArray.from_arrays(pa.array(indices), texts)
         return said
 
     def _uses(self, told: pa.Table, served: Sequence[Served], kept: Flags) -> pa.Table:

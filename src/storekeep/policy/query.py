@@ -12,14 +12,14 @@ from __future__ import annotations
 
 import functools
 import threading
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import duckdb
 import pyarrow as pa
 
 from storekeep.errors import InvariantBroken, Transient
-from storekeep.policy.reasons import currency
+from storekeep.policy.reasons import LARGEST_FIGURE
 from storekeep.policy.rulebook import CLIPPED, Checked, CheckedLimit
 from storekeep.sql import literal, quoted
 
@@ -27,11 +27,10 @@ SILENT, SPOKE, UNTOLD, NOTHING_LEFT = range(4)
 CLAUSES_PER_WORD = 32
 LARGEST_AMOUNT = 10**12
 ROW = "#row"
-_JUDGE, _KEYS, _PHRASE = "judge", "keys", "phrase"
+_JUDGE, _KEYS = "judge", "keys"
 _BOUNDS, _DERIVE = "bounds", "derive"
-LIMITS_OWN: Mapping[str, pa.DataType] = {"total": pa.int64(), "at_most": pa.float64()}
+LIMITS_OWN = frozenset({"total", "at_most"})
 _FRACTIONS = frozenset({"FLOAT", "DOUBLE"})
-_LARGEST_FIGURE = "1e15"
 _CHUNK_ROWS = 122_880
 _ARROW: Mapping[str, pa.DataType] = {
     "BOOLEAN": pa.bool_(),
@@ -88,7 +87,6 @@ class Query:
         text = _Text(checked)
         self.lowered = text.lowered
         self.words = text.words
-        self.figures = text.figures
         self.schema = _schema(text.columns, checked)
         self._lock = threading.Lock()
         self._connection = _database().cursor()
@@ -97,8 +95,6 @@ class Query:
         texts = {_JUDGE: (self.schema, text.judge()), _KEYS: (self.schema, text.keys())}
         if text.changes:
             texts |= {_BOUNDS: (self.schema, text.bounds()), _DERIVE: (self.schema, text.derive())}
-        if text.figures:
-            texts[_PHRASE] = (_phrased(text, checked), text.phrase())
         self._feeds = {name: _Feed(schema) for name, (schema, _) in texts.items()}
         self._prepare({name: body for name, (_, body) in texts.items()})
 
@@ -120,27 +116,6 @@ class Query:
     def derive(self, rows: pa.Table) -> pa.Table:
         """What derives from the parameters of each row, computed again, in order."""
         return self._run(_DERIVE, rows)
-
-    def phrase(self, asked: Sequence[Mapping[str, pa.Array]]) -> pa.Array:
-        """The reasons of clauses, one set of figures after another.
-
-        Each of `asked` is for one clause: its `place` among the rules and limits, the `state` it is in, and
-        the columns of `figures`.
-        """
-        schema = self._feeds[_PHRASE].empty.schema
-        parts = [
-            pa.Table.from_arrays(
-                [
-                    one[name].cast(kind) if name in one else pa.nulls(len(one["place"]), kind)
-                    for name, kind in zip(schema.names, schema.types, strict=True)
-                ],
-                schema=schema,
-            )
-            for one in asked
-        ]
-        return self._run(_PHRASE, pa.concat_tables(parts).combine_chunks())[
-            "reason"
-        ].combine_chunks()
 
     def _prepare(self, texts: Mapping[str, str]) -> None:
         # Each new table makes DuckDB plan all statements again, so they are planned after the last one.
@@ -197,7 +172,6 @@ class _Text:
     the clips' states (`#s`); clipped: what is left of each parameter; said: words of states (`#w`); lowered
     and derived: the parameters as the limits see them.
 
-    Reasons are written by a statement of their own, for the figures that differ: most rows share theirs.
     """
 
     def __init__(self, checked: Checked) -> None:
@@ -210,10 +184,6 @@ class _Text:
         self.derived = checked.derived if self.clips or self.changes else {}
         self.lowered = (*self.clippable, *self.derived) if self.clips else ()
         self.words = -(-len(self.rules) // CLAUSES_PER_WORD)
-        listed = enumerate([(one.effect, one.reason) for one in checked.rules])
-        limited = enumerate([("limit", one.reason) for one in self.limits], len(self.rules))
-        self.reasons = [(place, *one) for place, one in (*listed, *limited) if not one[1].plain]
-        self.figures = {place: sorted(reason.columns) for place, _, reason in self.reasons}
         self.columns = sorted(self._needed())
 
     def judge(self) -> str:
@@ -263,23 +233,6 @@ class _Text:
         ]
         return f"SELECT {', '.join([quoted(ROW), *found])} FROM derive_rows ORDER BY {quoted(ROW)}"
 
-    def phrase(self) -> str:
-        """The reason of each row, by its clause and state, in order."""
-        names = {name for columns in self.figures.values() for name in columns}
-        kinds = {**self.types, **{CLIPPED + name: self.types[name] for name in self.clippable}}
-        known = [_known(name, kinds.get(name, "")) for name in sorted(names)]
-        facts = ", ".join([quoted(ROW), "place", "state", *known, *currency(names)])
-        cases = []
-        for place, effect, reason in self.reasons:
-            states = [(state, before(effect, state)) for state in (UNTOLD, NOTHING_LEFT)]
-            told = " ".join(f"WHEN {state} THEN {literal(text)}" for state, text in states if text)
-            opening = f"CASE state {told} ELSE '' END" if told else "''"
-            cases.append(f"WHEN {place} THEN {reason.sql(opening)}")
-        return (
-            f"WITH facts AS (SELECT {facts} FROM phrase_rows) "
-            f"SELECT {quoted(ROW)}, CASE place {' '.join(cases)} END AS reason FROM facts"
-        )
-
     def _needed(self) -> set[str]:
         found = set(self.lowered)
         for _, one in self.changes:
@@ -292,7 +245,7 @@ class _Text:
             found.update(*(value.columns for _, value in rule.set))
         for limit in self.limits:
             found |= {*limit.by, *limit.amount.columns, *limit.at_most.columns}
-            found |= limit.reason.columns - LIMITS_OWN.keys()
+            found |= limit.reason.columns - LIMITS_OWN
         return found.union(*(one.columns for one in self.derived.values()))
 
     def _facts(self) -> Iterator[str]:
@@ -390,23 +343,8 @@ def _known(name: str, kind: str) -> str:
     column = quoted(name)
     if kind not in _FRACTIONS:
         return column
-    bounds = f"{column} BETWEEN -{_LARGEST_FIGURE} AND {_LARGEST_FIGURE}"
+    bounds = f"{column} BETWEEN -{LARGEST_FIGURE} AND {LARGEST_FIGURE}"
     return f"CASE WHEN {bounds} THEN {column} END AS {column}"
-
-
-def _phrased(text: _Text, checked: Checked) -> pa.Schema:
-    """The columns of `phrase_rows`: the figures of all reasons, a limit's own among them."""
-    names = {name for columns in text.figures.values() for name in columns}
-    kinds = arrow(
-        {
-            name: checked.columns[name.removeprefix(CLIPPED)]
-            for name in sorted(names - LIMITS_OWN.keys())
-        }
-    )
-    own = [(name, kind) for name, kind in LIMITS_OWN.items() if name in names]
-    return pa.schema(
-        [(ROW, pa.int64()), ("place", pa.int64()), ("state", pa.int64()), *kinds, *own]
-    )
 
 
 def _schema(names: Iterable[str], checked: Checked) -> pa.Schema:

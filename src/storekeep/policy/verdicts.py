@@ -66,6 +66,9 @@ class Clauses:
         self.effects = np.array(
             [[_CODE[one.effects.get(state, "")] for state in range(4)] for one in listed], np.uint8
         )
+        self.filled = {
+            place: one.reason for place, one in enumerate(listed) if not one.reason.plain
+        }
         self.texts = pa.array(
             [before(one.kind, state) + one.reason.opening for one in listed for state in range(4)]
         )
