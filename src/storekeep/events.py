@@ -15,7 +15,7 @@ from functools import cached_property
 import pyarrow as pa
 
 from storekeep.errors import InvariantBroken
-from storekeep.retail import ORDER_MOVE, SALE_LINE, STOCK_COUNT, Table
+from storekeep.retail import FEED_STATE, ORDER_MOVE, SALE_LINE, STOCK_COUNT, Table
 
 SPEC_VERSION = "1.0"
 CONTENT_TYPE = "application/vnd.apache.arrow.stream"
@@ -28,6 +28,7 @@ EVENT_TABLES: Mapping[str, Table] = {
     "PurchaseOrderConfirmed": ORDER_MOVE,
     "PurchaseOrderCancelled": ORDER_MOVE,
     "GoodsReceived": ORDER_MOVE,
+    "FeedStateChanged": FEED_STATE,
 }
 MEANINGS: Mapping[str, str] = {
     "SaleRecorded": "A till or the web shop sold, or took back, an item.",
@@ -37,6 +38,7 @@ MEANINGS: Mapping[str, str] = {
     "PurchaseOrderConfirmed": "The order system holds a purchase order for the line.",
     "PurchaseOrderCancelled": "A confirmed line was cancelled.",
     "GoodsReceived": "Units of a confirmed line arrived.",
+    "FeedStateChanged": "A feed of a location began or ceased to keep its contract.",
 }
 
 

@@ -29,6 +29,7 @@ from storekeep.retail import (
     CAMPAIGN_CUSTOMER,
     COUPON,
     COUPON_REDEMPTION,
+    FEED_STATE,
     HOUSEHOLD,
     ORDER_MOVE,
     PRODUCT,
@@ -70,6 +71,7 @@ _IN_LOG = (
 SALE_LINES = Kept("sale_line", _plain(SALE_LINE, *_IN_LOG), "occurred_at")
 STOCK_COUNTS = Kept("stock_count", _plain(STOCK_COUNT, *_IN_LOG), "occurred_at")
 ORDER_MOVES = Kept("order_move", _plain(ORDER_MOVE, *_IN_LOG), "occurred_at")
+FEED_STATES = Kept("feed_state", _plain(FEED_STATE, *_IN_LOG), "occurred_at")
 TERMS = Kept("supply_terms", _plain(SUPPLY_TERMS))
 PRODUCTS = Kept("product", _plain(PRODUCT))
 QUARANTINE = Kept("rejected", _plain(REJECTED))
@@ -77,7 +79,9 @@ MARKETING: Mapping[str, Kept] = {
     table.name: Kept(table.name, _plain(table))
     for table in (HOUSEHOLD, CAMPAIGN, CAMPAIGN_CUSTOMER, COUPON, COUPON_REDEMPTION, PROMOTION)
 }
-FACTS: Mapping[str, Kept] = {kept.name: kept for kept in (SALE_LINES, STOCK_COUNTS, ORDER_MOVES)}
+FACTS: Mapping[str, Kept] = {
+    kept.name: kept for kept in (SALE_LINES, STOCK_COUNTS, ORDER_MOVES, FEED_STATES)
+}
 
 
 def facts_of(event: Event) -> pa.Table:

@@ -234,6 +234,20 @@ PURCHASE_ORDER_LINE = Table(
     ),
 )
 
+FEED_STATE = Table(
+    "feed_state",
+    "Whether a feed keeps its contract, from a time on.",
+    ("feed", "location_id", "occurred_at"),
+    (
+        Column("feed", "text", "The feed."),
+        LOCATION,
+        Column("state", "text", "ok, degraded (less good than agreed) or breached."),
+        Column("reason", "text", "What was found, in plain words."),
+        OCCURRED_AT,
+        KNOWN_AT,
+    ),
+)
+
 REJECTED = Table(
     "rejected",
     "A row that was not taken in, where it stood and why; kept so that it can be replayed.",
@@ -333,6 +347,7 @@ TABLES: Mapping[str, Table] = {
         SUPPLY_TERMS,
         STOCK_COUNT,
         ORDER_MOVE,
+        FEED_STATE,
         PURCHASE_ORDER_LINE,
         REJECTED,
         HOUSEHOLD,

@@ -55,6 +55,19 @@ _DELTAS: Mapping[str, tuple[int, int, int]] = {
 }
 
 
+MOVING = frozenset({"SaleRecorded", "StockCounted", *_DELTAS})
+"""The types of events that move stock."""
+_STILL = pa.table(
+    {
+        **{name: pa.array([], pa.string()) for name in ("location_id", "sku")},
+        **{
+            name: pa.array([], pa.int64())
+            for name in ("on_hand_units", "on_order_units", "committed_units", "counted_units")
+        },
+    }
+)
+
+
 def moves(each: Event) -> pa.Table:
     """The net change an event makes to each stock position.
 
@@ -62,6 +75,8 @@ def moves(each: Event) -> pa.Table:
     a batch takes from the shelf but never fill it. Of several counts of an item the last one holds.
     """
     kept = "sum"
+    if each.type not in MOVING:
+        return _STILL
     facts = each.facts
     if each.type == "StockCounted":
         kept, facts = "last", facts.sort_by("occurred_at")

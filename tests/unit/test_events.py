@@ -25,7 +25,7 @@ from storekeep.events import (
     from_bytes,
     to_bytes,
 )
-from storekeep.retail import ORDER_MOVE, SALE_LINE, STOCK_COUNT
+from storekeep.retail import FEED_STATE, ORDER_MOVE, SALE_LINE, STOCK_COUNT
 from tests.shop import FIRST_DAY, counted, moment, sales
 
 ROOT = Path(__file__).parents[2]
@@ -47,6 +47,7 @@ def test_every_type_is_a_past_tense_with_a_table_and_a_meaning() -> None:
         SALE_LINE.name,
         STOCK_COUNT.name,
         ORDER_MOVE.name,
+        FEED_STATE.name,
     }
     assert (SPEC_VERSION, CONTENT_TYPE) == ("1.0", "application/vnd.apache.arrow.stream")
 

@@ -20,7 +20,7 @@ from storekeep.config import Settings
 from storekeep.decisions import Evidence
 from storekeep.events import event
 from storekeep.features.sku_location import FEATURE_TABLE
-from storekeep.lake import ORDER_MOVES, SALE_LINES, TERMS, Lake
+from storekeep.lake import FEED_STATES, ORDER_MOVES, SALE_LINES, TERMS, Lake
 from storekeep.retail import ORDER_MOVE, SALE_LINE, STOCK_COUNT, SUPPLY_TERMS
 from tests.shop import (
     BUYER,
@@ -55,7 +55,7 @@ def reference(lake: Lake, today: date, known_by: datetime) -> dict[str, dict[str
             for row in lake.query("SELECT * FROM t", tables={"t": kept}).to_pylist()
             if row["location_id"] == LOCATION and row["known_at"] <= known_by
         ]
-        for kept in (SALE_LINES, ORDER_MOVES, TERMS)
+        for kept in (SALE_LINES, ORDER_MOVES, TERMS, FEED_STATES)
     }
     lines = [row for row in facts["sale_line"] if row["day"] <= today]
     agreed: dict[str, dict[str, Any]] = {}
@@ -70,6 +70,7 @@ def reference(lake: Lake, today: date, known_by: datetime) -> dict[str, dict[str
                 **demand(mine, today),
                 **supply(facts["order_move"], on_terms, known_by),
                 **orders(facts["order_move"], sku, known_by),
+                "contract_breached": breached(facts["feed_state"]),
             }
     return out
 
@@ -123,6 +124,14 @@ def supply(
         "lead_time_mean_days": fmean(seen) if enough else on_terms["lead_time_mean_days"],
         "lead_time_sd_days": stdev(seen) if enough else on_terms["lead_time_sd_days"],
     }
+
+
+def breached(told: list[dict[str, Any]]) -> bool:
+    latest = {
+        row["feed"]: row["state"]
+        for row in sorted(told, key=lambda row: (row["occurred_at"], row["known_at"]))
+    }
+    return "breached" in latest.values()
 
 
 def orders(moves: list[dict[str, Any]], sku: str, known_by: datetime) -> dict[str, Any]:

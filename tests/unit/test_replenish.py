@@ -25,6 +25,7 @@ KINDS = {
     "BIGINT": pa.int64(),
     "DOUBLE": pa.float64(),
     "DATE": pa.date32(),
+    "BOOLEAN": pa.bool_(),
 }
 SCHEMA = pa.schema([(name, KINDS[kind]) for name, kind in features.SCHEMA.items()])
 MONDAY = date(2026, 3, 2)
@@ -55,6 +56,7 @@ USUAL: dict[str, Any] = {
     "review_weekday": 1,
     "supplier_minimum_minor": 0,
     "usual_order_units": 24.0,
+    "contract_breached": False,
 }
 COUNTS = ("on_hand_units", "on_order_units", "committed_units")
 

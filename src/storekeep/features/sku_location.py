@@ -17,7 +17,15 @@ import pyarrow.compute as pc
 
 from storekeep import canonical
 from storekeep.decisions import Evidence, Proposed, stamp
-from storekeep.lake import ORDER_MOVES, SALE_LINES, STOCK_COUNTS, TERMS, Kept, Lake
+from storekeep.lake import (
+    FEED_STATES,
+    ORDER_MOVES,
+    SALE_LINES,
+    STOCK_COUNTS,
+    TERMS,
+    Kept,
+    Lake,
+)
 from storekeep.retail import Column, Kind, Table
 
 WINDOW_DAYS = 91
@@ -31,12 +39,13 @@ class Feature:
 
     `over` names the relation: `daily` (a row for each day with sales: `units`, `day`), `terms` (the
     supply terms in force), `received` (a row for each delivery of the supplier: `days`), `ordered` (a row
-    for each earlier order of the item that the order system confirmed and still holds: `units`).
+    for each earlier order of the item that the order system confirmed and still holds: `units`), `feeds` (the
+    latest state of each feed of the location: `state`).
     """
 
     name: str
     kind: Kind
-    over: Literal["daily", "terms", "received", "ordered"]
+    over: Literal["daily", "terms", "received", "ordered", "feeds"]
     sql: str
     meaning: str
     unit: str | None = None
@@ -128,6 +137,13 @@ FEATURES: tuple[Feature, ...] = (
         "unit",
         nullable=True,
     ),
+    Feature(
+        "contract_breached",
+        "bool",
+        "feeds",
+        "coalesce(bool_or(state = 'breached'), false)",
+        "Whether a feed of the location breaks its contract, as far as was told.",
+    ),
 )
 
 # The relations that features are declared over. Each reads only what was known by $known_by.
@@ -167,8 +183,13 @@ WITH terms AS (
   SELECT sku, quantity_units AS units FROM move
   WHERE event_type = 'PurchaseOrderConfirmed' AND occurred_at > $known_by - INTERVAL 91 DAY
     AND decision_id NOT IN (SELECT decision_id FROM move WHERE event_type = 'PurchaseOrderCancelled')
+), feeds AS (
+  SELECT state FROM feed_state WHERE location_id = $location AND known_at <= $known_by
+  QUALIFY row_number() OVER (PARTITION BY feed ORDER BY occurred_at DESC, known_at DESC, state DESC) = 1
 )
 """
+
+_READ = (SALE_LINES, ORDER_MOVES, TERMS, FEED_STATES)
 
 _KEYS = (
     Column("location_id", "text", "Where."),
@@ -206,17 +227,22 @@ SCHEMA: Mapping[str, str] = {
 }
 
 
+def _wanted(each: Feature) -> str:
+    """Where the value of a feature stands once the relations are joined."""
+    if each.over == "terms":
+        return f"terms.{each.sql}"
+    if each.over == "feeds":
+        return f"(SELECT {each.sql} FROM feeds)"
+    return f"{each.over}_feature.{each.name}"
+
+
 def _query() -> str:
     """One query that computes every feature: each relation once, joined by item."""
     parts = []
     for over in ("daily", "received", "ordered"):
         columns = ", ".join(f"{each.sql} AS {each.name}" for each in FEATURES if each.over == over)
         parts.append(f"{over}_feature AS (SELECT sku, {columns} FROM {over} GROUP BY sku)")
-    wanted = ", ".join(
-        f"{f'terms.{each.sql}' if each.over == 'terms' else f'{each.over}_feature.{each.name}'}"
-        f" AS {each.name}"
-        for each in FEATURES
-    )
+    wanted = ", ".join(f"{_wanted(each)} AS {each.name}" for each in FEATURES)
     return (
         f"{RELATIONS}, {', '.join(parts)} "  # made of the constants above only
         "SELECT $location AS location_id, sku, $known_by AS known_at, $today AS day,"
@@ -247,7 +273,7 @@ def compute(
     """
     return lake.query(
         QUERY,
-        tables={"sale_line": SALE_LINES, "order_move": ORDER_MOVES, "supply_terms": TERMS},
+        tables={kept.name: kept for kept in _READ},
         versions=versions,
         parameters={
             "location": location_id,
@@ -269,7 +295,7 @@ def update(lake: Lake, location_id: str, *, today: date, known_by: datetime) -> 
     written = lake.written(KEPT.name, writer)
     if written is not None and written >= position:
         return 0
-    versions = lake.versions(("sale_line", "order_move", "supply_terms"))
+    versions = lake.versions([kept.name for kept in _READ])
     rows = compute(lake, location_id, today=today, known_by=known_by, versions=versions)
     if rows.num_rows:
         lake.append(KEPT, rows, writer=writer, position=position)

@@ -271,7 +271,7 @@ def _proved(explained: Mapping[str, Any]) -> list[str]:
 
 def _pairs(values: Mapping[str, Any]) -> list[str]:
     """Names and values, two to a line where they fit."""
-    cells = [f"{name} = {'unknown' if value is None else value}" for name, value in values.items()]
+    cells = [f"{name} = {_figure(value)}" for name, value in values.items()]
     out: list[str] = []
     for cell in cells:
         if out and len(out[-1]) <= _HALF and len(cell) <= _HALF:
@@ -279,6 +279,12 @@ def _pairs(values: Mapping[str, Any]) -> list[str]:
         else:
             out.append(f"  {cell}")
     return out
+
+
+def _figure(value: object) -> object:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return "unknown" if value is None else value
 
 
 def _step(entry: Mapping[str, Any]) -> str:
