@@ -302,15 +302,15 @@ def verify(tx: Transaction, public_key: str) -> Verified:
     """Compute the tenant's whole ledger again from the store: leaves, trees, chain, signatures."""
     outcome = Verified()
     check = _Check(tx.tenant, public_key, outcome)
-    for sealed, held, parts in _batches(tx):
-        where, given, about = f"batch {sealed['batch']}", list[bytes](), list[bytes | None]()
-        for entries in parts:
+    for sealed, held, parts in _batches(tx, _about):
+        where, given, about = f"batch {sealed['batch']}", list[bytes](), list[_Told]()
+        for entries, told in parts:
             places = range(len(given), len(given) + entries.num_rows)
             if entries["place"].to_pylist() != list(places):
                 outcome.problems.append(Problem(where, "entries are missing or out of place"))
             given += _leaves(entries)
-            about += _about(entries["entry"].combine_chunks())
-        for place in _misplaced(held.standing, about):
+            about.append(told)
+        for place in _misplaced(held.standing, np.concatenate([_NOTHING_TOLD, *about])):
             problem = Problem(f"{where}, entry {place}", "the index does not agree with the entry")
             outcome.problems.append(problem)
         if "root" not in sealed:
@@ -339,40 +339,59 @@ class _Kept:
         return [self.tree[at : at + 32] for at in range(0, min(32 * many, len(self.tree)), 32)]
 
 
-def _about(entries: pa.StringArray) -> list[bytes | None]:
-    """The decision that each entry is about, as the bytes of its id; None of one that is about none."""
-    _, offsets, content = entries.buffers()
-    ends = memoryview(offsets).cast("i")[entries.offset : entries.offset + len(entries) + 1]
+_Told = np.ndarray[Any, np.dtype[np.void]]
+_TOLD = np.dtype([("about", "?"), ("decision_id", "V16")])
+_NOTHING_TOLD = np.zeros(0, _TOLD)
+
+
+def _about(entries: pa.Table) -> _Told:
+    """Whether each entry is about a decision, and about which."""
+    texts = entries["entry"].combine_chunks()
+    _, offsets, content = texts.buffers()
+    ends = memoryview(offsets).cast("i")[texts.offset : texts.offset + len(texts) + 1]
     # In a text the name would have a backslash before its last quote; deeper in an entry it might stand.
     many = bytes(memoryview(content or b"")[ends[0] : ends[-1]]).count(b'"decision_id":')
-    if many <= len(entries):
-        found = pc.struct_field(pc.extract_regex(entries, _ABOUT), "id")
+    if many <= len(texts):
+        found = pc.struct_field(pc.extract_regex(texts, _ABOUT), "id")
     else:
-        found = canonical.members(entries, ["decision_id"])["decision_id"]
-    digits = pc.replace_substring(found, "-", "").to_pylist()
-    return [None if each is None else bytes.fromhex(each) for each in digits]
+        found = canonical.members(texts, ["decision_id"])["decision_id"].combine_chunks()
+    told = np.zeros(len(texts), _TOLD)
+    told["about"] = found.is_valid().to_numpy(zero_copy_only=False)
+    digits = pc.replace_substring(found.drop_null(), "-", "").to_pylist()
+    told["decision_id"][told["about"]] = np.frombuffer(bytes.fromhex("".join(digits)), "V16")
+    return told
 
 
-def _misplaced(standing: Standing | None, about: Sequence[bytes | None]) -> list[int]:
+def _misplaced(standing: Standing | None, told: _Told) -> list[int]:
     """The places of a batch of which the index says another decision than the entry does, or none."""
+    about = np.flatnonzero(told["about"])
     if standing is None:
-        return [place for place, own in enumerate(about) if own is not None]
+        return [int(place) for place in about]
+    ids = told["decision_id"][about]
+    if (
+        np.array_equal(standing["place"], about)
+        and standing["decision_id"].tobytes() == ids.tobytes()
+    ):
+        return []
     places = standing["place"].tolist()
     noted = dict(zip(places, map(bytes, standing["decision_id"]), strict=True))
-    wrong = {place for place, many in Counter(places).items() if many > 1 or place >= len(about)}
-    wrong |= {place for place, own in enumerate(about) if noted.get(place) != own}
+    own = dict(zip(about.tolist(), map(bytes, ids), strict=True))
+    wrong = {place for place, many in Counter(places).items() if many > 1}
+    wrong |= {place for place in noted.keys() | own.keys() if noted.get(place) != own.get(place)}
     return sorted(wrong)
 
 
-def _batches(tx: Transaction) -> Iterator[tuple[dict[str, Any], _Kept, Iterator[pa.Table]]]:
+def _batches(
+    tx: Transaction, read: Callable[[pa.Table], _Item]
+) -> Iterator[tuple[dict[str, Any], _Kept, Iterator[tuple[pa.Table, _Item]]]]:
     """The seals of the chain, with what is kept beside them and the entries in pieces, few of them at a time.
 
-    Entries of a batch that has no seal come with an empty one. Until the end nothing else is to be asked of
-    the transaction.
+    Each piece comes with what `read` makes of it, ahead of its turn. Entries of a batch that has no seal come
+    with an empty one. Until the end nothing else is to be asked of the transaction.
     """
     seals = {sealed["batch"]: _stamped(sealed) for sealed in tx.ledger_batches()}
     left = deque(sorted(seals))
-    following = partial(next, _pieces(tx), None)
+    following = partial(next, _pieces(tx, read), None)
     with _Ahead(repeat(following)) as pieces:
         found = takewhile(lambda piece: piece is not None, pieces)
         for number, own in groupby(found, key=itemgetter(0)):
@@ -380,7 +399,7 @@ def _batches(tx: Transaction) -> Iterator[tuple[dict[str, Any], _Kept, Iterator[
                 yield seals[left.popleft()], _Kept(), iter(())
             sealed = seals[left.popleft()] if left and left[0] == number else {"batch": number}
             first = next(own)
-            yield sealed, first[1], (entries for _, _, entries in chain([first], own))
+            yield sealed, first[1], (piece for _, _, piece in chain([first], own))
     for number in left:
         yield seals[number], _Kept(), iter(())
 
@@ -389,7 +408,9 @@ def _stamped(sealed: Mapping[str, Any]) -> dict[str, Any]:
     return {**sealed, "recorded_at": stamp(sealed["recorded_at"])}
 
 
-def _pieces(tx: Transaction) -> Iterator[tuple[int, _Kept, pa.Table]]:
+def _pieces(
+    tx: Transaction, read: Callable[[pa.Table], _Item]
+) -> Iterator[tuple[int, _Kept, tuple[pa.Table, _Item]]]:
     """Pages cut where a batch ends, each with its batch's number, a batch's first with what is kept of it."""
     last = None
     for page in tx.ledger_pages():
@@ -399,7 +420,8 @@ def _pieces(tx: Transaction) -> Iterator[tuple[int, _Kept, pa.Table]]:
             number, kept = int(numbers[start]), _Kept()
             if number != last:
                 kept = _Kept(tx.ledger_tree(number), tx.ledger_standing(number))
-            yield number, kept, page.slice(start, end - start)
+            piece = page.slice(start, end - start)
+            yield number, kept, (piece, read(piece))
             last = number
 
 
@@ -485,10 +507,10 @@ def _write(tx: Transaction, path: Path, public_key: str) -> int:
     with path.open("w", encoding="utf-8", newline="\n") as file:
         head = {"format": EXPORT_FORMAT, "public_key": public_key, "tenant": tx.tenant}
         file.write(canonical.text(head) + "\n")
-        for sealed, held, parts in _batches(tx):
+        for sealed, held, parts in _batches(tx, lambda _: None):
             if "root" not in sealed:
                 continue
-            entries = pa.concat_tables([ENTRIES.empty_table(), *parts])
+            entries = pa.concat_tables([ENTRIES.empty_table(), *(entries for entries, _ in parts)])
             seal = {**sealed, "leaves": [leaf.hex() for leaf in held.leaves(sealed["entry_count"])]}
             file.write(canonical.text({name: seal[name] for name in _SEALED}) + "\n")
             file.writelines(text + "\n" for text in entries["entry"].to_pylist())
