@@ -27,6 +27,7 @@ _ARROW = {
     "INTEGER": pa.int32(),
     "DOUBLE": pa.float64(),
     "DATE": pa.date32(),
+    "BOOLEAN": pa.bool_(),
 }
 
 
@@ -59,6 +60,7 @@ _SHARED: dict[str, Any] = {
     "location_id": LOCATION,
     "day": MONDAY,
     "evidence_age_hours": 0.5,
+    "contract_breached": False,
     "committed_units": 0,
     "review_period_days": 7,
     "review_weekday": 1,

@@ -8,6 +8,7 @@ writes the same entries, letter by letter.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from functools import cached_property, partial
@@ -368,23 +369,27 @@ class Batch:
 
 def record(tx: Transaction, batch: Batch, signing: Signer) -> int:
     """Record a run: its entries in the ledger, and what follows from them; the ledger batch's number."""
+    added = {tx.add_uses: batch.uses, tx.add_tasks: batch.tasks, tx.add_approvals: batch.approvals}
+    pool = ThreadPoolExecutor(1)
+    # Made while the database takes the decisions in.
+    made = [(add, pool.submit(make)) for add, make in added.items()]
 
     def follow(number: int) -> None:
         # In the order of its indexes a table grows in half the time.
         tx.add_run(number, batch.header().body)
         tx.add_decisions(batch.decisions(number).sort_by("decision_id"))
-        tx.add_uses(batch.uses())
-        tx.add_tasks(batch.tasks())
-        tx.add_approvals(batch.approvals())
+        for add, table in made:
+            add(table.result())
 
-    return append_parts(
-        tx,
-        batch.parts(),
-        batch_id=batch.batch_id,
-        at=batch.at,
-        signing=signing,
-        meanwhile=follow,
-    )
+    with pool:
+        return append_parts(
+            tx,
+            batch.parts(),
+            batch_id=batch.batch_id,
+            at=batch.at,
+            signing=signing,
+            meanwhile=follow,
+        )
 
 
 def use_rows(uses: pa.Table, ids: Mapping[str, str], day: date | None) -> pa.Table:
