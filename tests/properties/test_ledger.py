@@ -407,16 +407,17 @@ def after(
     """What a verification finds after a change, which is then taken back."""
     with owner.cursor() as cursor:
         cursor.execute("SELECT set_config('storekeep.tenant', %s, true)", (shop.pipeline.tenant,))
-        if callable(change):
-            change(cursor)
-        else:
-            cursor.execute(change, parameters)
-            assert cursor.rowcount >= 1
-        outcome = ledger.verify(
-            Transaction(cursor, shop.pipeline.tenant), shop.pipeline.signing.public
-        )
-    owner.rollback()
-    return outcome
+        try:
+            if callable(change):
+                change(cursor)
+            else:
+                cursor.execute(change, parameters)
+                assert cursor.rowcount >= 1
+            return ledger.verify(
+                Transaction(cursor, shop.pipeline.tenant), shop.pipeline.signing.public
+            )
+        finally:
+            owner.rollback()
 
 
 Texts = list[str]
@@ -532,7 +533,7 @@ def test_entries_added_removed_or_swapped_are_found(
         ("DELETE FROM ledger_page WHERE batch = 2", "batch 2"),
         ("UPDATE ledger_page SET content = '' WHERE batch = 1", "batch 1, entry 0"),
         ("UPDATE ledger_page SET entry_count = entry_count + 1 WHERE batch = 1", "batch 1"),
-        ("UPDATE ledger_page SET first = first + 1 WHERE batch = 1", "batch 1"),
+        ("UPDATE ledger_page SET first = first + 1000 WHERE batch = 1", "batch 1"),
         (
             (
                 "INSERT INTO ledger_page SELECT tenant, 9999, first, entry_count, content"

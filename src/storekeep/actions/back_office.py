@@ -312,16 +312,26 @@ class BackOffice:
 
     def _make_tables(self, connection: psycopg.Connection[dict[str, Any]]) -> None:
         # Even an index that is there already would wait for, and hold up, everybody who writes.
-        there = connection.execute(_MADE).fetchone()
-        if there and there["walls"] == len(_TABLES):
+        if _walled(connection):
             return
         with connection.transaction(), connection.cursor() as cursor:
             become(cursor)
+            # Whoever waited for the lock may find it done; to do it again would stop those who use it by now.
+            if _walled(cursor):
+                return
             cursor.execute(_SCHEMA)
             role = sql.Identifier(ROLE)
             cursor.execute(sql.SQL("GRANT USAGE ON SCHEMA back_office TO {}").format(role))
             for table in _TABLES:
                 cursor.execute(sql.SQL(_WALL).format(sql.Identifier(table), role))
+
+
+def _walled(
+    connection: psycopg.Connection[dict[str, Any]] | psycopg.Cursor[dict[str, Any]],
+) -> bool:
+    """Whether the tables are there, each behind its wall."""
+    there = connection.execute(_MADE).fetchone()
+    return there is not None and there["walls"] == len(_TABLES)
 
 
 def _number(tenant: str, group: str, attempt: int) -> str:
