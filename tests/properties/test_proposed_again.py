@@ -10,11 +10,15 @@ import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import timedelta
+from zoneinfo import ZoneInfo
 
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from storekeep import features, policy
+from storekeep.actions import PLACE_PURCHASE_ORDER
+from storekeep.backtest.drafts import try_draft
 from storekeep.config import Settings
 from storekeep.decisions import Selection
 from tests import orders, shop
@@ -114,8 +118,7 @@ def placed(office: shop.Shop, packs: list[int], *, twice: bool = False) -> list[
     """An order of so many packs a line; or two of one name, which are two."""
     first = next(NUMBERS) * 10
     lines = [
-        orders.order(first, 6 * many, sku=sku)
-        for sku, many in zip(shop.SKUS, packs, strict=False)
+        orders.order(first, 6 * many, sku=sku) for sku, many in zip(shop.SKUS, packs, strict=False)
     ]
     found = []
     for _ in range(2 if twice else 1):
@@ -158,3 +161,17 @@ def test_two_orders_of_one_name_are_two(office: shop.Shop) -> None:
         office.clock.now += timedelta(seconds=1)
         order.propose_again({0})
         order.propose_again({1, 2})
+
+
+def test_a_draft_that_says_the_same_turns_nothing(office: shop.Shop) -> None:
+    """What was proposed again is tried on a draft by what its whole order came to then."""
+    (order,) = placed(office, [4, 4, 2, 1])
+    order.answer({0, 1, 2, 3}, "approve")
+    order.take_back({0})
+    office.clock.now += timedelta(seconds=1)
+    order.propose_again({0})
+    draft = policy.load(BOOK, action=PLACE_PURCHASE_ORDER, evidence=features.SCHEMA)
+    day = office.clock.now.date()
+    report = try_draft(office.pipeline, draft, day, day, ZoneInfo("UTC"))
+    assert report["decisions"] > LINES
+    assert report["flips"] == 0
