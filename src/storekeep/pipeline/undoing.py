@@ -69,7 +69,7 @@ class Undoing(Returning):
         """
         with stage("undo", self.tenant) as watched, self.store.transaction(self.tenant) as tx:
             meant = [each.decision_id for each in plan if each.what in _WANTED]
-            if not tx.slot("undo", 1):
+            if meant and not tx.slot("undo", 1):
                 # Two lines of an order, proposed again at once, would not know of each other.
                 raise Refused("somebody proposes something again at this moment: run this again")
             tx.lock_decisions(meant)
