@@ -25,12 +25,13 @@ from storekeep.config import OrderSystem as Setting
 from storekeep.config import Settings
 from storekeep.decisions import Decided, Selection
 from storekeep.policy import SHIPPED
+from storekeep.store import DeadLetter
 from tests.contracts.order_system import OrderSystem
 from tests.shop import BUYER, FIRST_DAY, Shop, moment, new_tenant, opened_shop
 
 pytestmark = pytest.mark.docs
 PAGE = (Path(__file__).parents[2] / "docs" / "ledger.md").read_text(encoding="utf-8")
-NO_STEP = ("batch", "promotion", "mode", "halt", "resume", "unheard", "breaker")
+NO_STEP = ("batch", "promotion", "mode", "halt", "resume", "unheard", "breaker", "message")
 KINDS = ("batch", "decision", "approval", "outcome", "reversal", "dead_letter", *NO_STEP[1:])
 SHARED = {"kind", "decision_id", "step"}
 
@@ -95,6 +96,9 @@ def rejected(shop: Shop) -> None:
     pipeline.set_mode("replenish", "shadow", by="ann", approver=BUYER, reason="too much")
     pipeline.halt("replenish", by="ann", reason="at once")
     pipeline.resume("replenish", by="ann", reason="mended")
+    with pipeline.store.transaction(pipeline.tenant) as tx:
+        tx.add_dead_letters([DeadLetter("nats", 3, 17, "broken", {"id": "x"}, b"x")])
+    pipeline.drop_messages([each["message_id"] for each in pipeline.put_aside()], BUYER, "a test")
 
 
 def unanswered(shop: Shop) -> None:
@@ -232,8 +236,10 @@ def test_the_fields_of_a_held_decision_are_those_the_page_leaves(
     )
     assert row is not None
     assert by_step["hold"] - by_step["allow"] == {"reason", "safe_default"}
-    # Only what is proposed again reverses anything.
-    assert by_step["allow"] - by_step["hold"] - {"reverses"} == set(re.findall(r"`(\w+)`", row[1]))
+    # Only what is proposed again reverses anything, and says what its order came to.
+    assert by_step["allow"] - by_step["hold"] - {"reverses", "group_value_minor"} == set(
+        re.findall(r"`(\w+)`", row[1])
+    )
 
 
 def test_the_lines_of_an_export_have_the_fields_that_the_page_names(exported: Exported) -> None:

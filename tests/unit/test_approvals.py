@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
@@ -521,4 +522,21 @@ def test_nothing_is_proposed_again_of_an_agent_that_may_not_run(
     with pytest.raises(Refused, match=said):
         pipeline.undo(plan, BUYER, "after all")
     assert monday.decisions() == before
-    assert {step.what for step in pipeline.plan_undo(taken_back)} == {"propose"}
+    told = pipeline.plan_undo(taken_back)
+    assert {step.what for step in told} == {"cannot"}
+    assert all(re.search(said, step.why) for step in told)
+    with pytest.raises(Refused, match=said):
+        pipeline.undo(told, BUYER, "after all")
+
+
+def test_two_persons_who_propose_again_at_once_are_told(
+    monday: Shop, taken_back: list[str]
+) -> None:
+    """Two lines of an order would not know of each other."""
+    pipeline = monday.pipeline
+    one, other = pipeline.plan_undo(taken_back)
+    with pipeline.store.again() as elsewhere, elsewhere.transaction(pipeline.tenant) as tx:
+        assert tx.slot("undo", 1)
+        with pytest.raises(Refused, match="at this moment"):
+            pipeline.undo([one], BUYER, "after all")
+    assert len(pipeline.undo([one, other], BUYER, "after all")) == 1

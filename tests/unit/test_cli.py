@@ -972,6 +972,15 @@ def test_a_revert_is_taken_back(records: Records) -> None:
     plan = told(records.ask("decisions", "revert", "--undo", revert, "--dry-run", "--json"))
     assert (plan["counts"], plan["results"]) == ({"propose": 1}, [])
     words = ("decisions", "revert", "--undo", revert, "--reason", "it was right", "--yes")
+    told(records.ask("agents", "halt", "replenish", "--reason", "prices", "--json"))
+    said = records.ask("decisions", "revert", "--undo", revert, "--dry-run").stdout
+    assert "cannot" in said
+    assert "replenish is stopped by" in said
+    assert "Nothing of it is proposed again while" in said
+    refused = records.ask(*words)
+    assert refused.exit_code == 1
+    assert "replenish is stopped by" in refused.stderr
+    told(records.ask("agents", "resume", "replenish", "--reason", "mended", "--json"))
     document = told(records.ask(*words, "--json"))
     (again,) = document["results"]
     assert (again["reverses"], again["status"]) == (milk, "executed")

@@ -89,6 +89,7 @@ def case(given: str = "{}", expect: str = "{verdict: allow}", more: str = "") ->
         (case(expect="{verdict: clip, parameters: {order_units: x}}"), "18:55", "a number is wanted"),
         (case(expect="{verdict: escalate, role: byer}"), "18:39", "did you mean 'buyer'?"),
         (case(more="    used: {purs: 3}\n"), "19:12", "no limit over a day or week; did you mean"),
+        (case(more="    waited: soon\n"), "19:13", "write a duration like 4h"),
         (case(more="    used: {pack: 3}\n"), "19:12", "no limit over a day or week; allowed are purse"),
         (case(more="    used: {purse: -1}\n"), "19:19", "zero or more"),
         (case(more="    rows: []\n"), "15:5", "or `rows` that have both"),
@@ -314,3 +315,29 @@ def test_a_rule_that_becomes_a_limit_is_removed_and_added() -> None:
         ("rule", "purse", "removed"),
         ("limit", "purse", "added"),
     ]
+
+
+@pytest.mark.parametrize(
+    ("waited", "expect"),
+    [
+        (None, "{verdict: allow}"),
+        ("2h", "{verdict: allow}"),
+        ("PT2H1S", "{verdict: deny, rules: [decide-within]}"),
+        ("3h", "{verdict: deny, rules: [decide-within]}"),
+    ],
+)
+def test_a_case_says_how_long_its_run_waited(waited: str | None, expect: str) -> None:
+    """Each for itself: those before and after it are in time."""
+    book = {**BOOK, "sla": {"decide_within": "2h"}}
+    more = f"    waited: {waited}\n" if waited else ""
+    last = "  - {id: last, because: So., given: {}, expect: {verdict: allow}}\n"
+    assert tried(case(expect=expect, more=more) + last, book).failed == []
+    other = expect.replace("deny, rules: [decide-within]", "allow")
+    (failed,) = tried(case(expect=other.replace("allow", "clip"), more=more) + last, book).failed
+    assert failed.got == ("deny" if "deny" in expect else "allow")
+
+
+def test_a_batch_that_waited_too_long_is_denied_whole() -> None:
+    rows = "    rows: [{expect: {verdict: deny}}, {expect: {verdict: deny}}]\n"
+    text = GOOD + f"  - id: late\n    because: So.\n    waited: 1d\n{rows}"
+    assert tried(text, {**BOOK, "sla": {"decide_within": "2h"}}).failed == []

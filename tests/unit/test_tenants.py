@@ -376,6 +376,7 @@ def reads(two: Two) -> dict[str, Callable[[Transaction], Any]]:
         # Everybody has places of their own: one who finds all taken is told nothing of others.
         "slot": lambda tx: tx.slot("replenish", 1) if tx.tenant == two.acme else None,
         "dead_letters": lambda tx: tx.dead_letters(),
+        "put_aside": lambda tx: tx.put_aside(),
         # These change what is there and tell what they changed.
         "drop_tasks": lambda tx: tx.drop_tasks(two.ids),
         "resume": lambda tx: tx.resume("offers"),

@@ -11,13 +11,23 @@ from __future__ import annotations
 
 from storekeep.bus.log import MAX_FACTS, advance, append, partition_of, publish, read, replay
 from storekeep.bus.opening import connect, opened
-from storekeep.bus.transport import Message, Received, Transport, forward, receive, seal
+from storekeep.bus.transport import (
+    Message,
+    Received,
+    Transport,
+    Unreadable,
+    forward,
+    read_again,
+    receive,
+    seal,
+)
 
 __all__ = [
     "MAX_FACTS",
     "Message",
     "Received",
     "Transport",
+    "Unreadable",
     "advance",
     "append",
     "connect",
@@ -26,6 +36,7 @@ __all__ = [
     "partition_of",
     "publish",
     "read",
+    "read_again",
     "receive",
     "replay",
     "seal",

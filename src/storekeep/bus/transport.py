@@ -120,6 +120,11 @@ def receive(
     return Received(len(fresh), len(events) - len(fresh), len(dead))
 
 
+def read_again(tx: Transaction, letter: DeadLetter) -> Event:
+    """The event of a message that was put aside; raises `Unreadable` while it is none."""
+    return unseal(Message(letter.headers, letter.body), tx.tenant, letter.partition)
+
+
 def forward(tx: Transaction, transport: Transport, partition: int, limit: int = 500) -> int:
     """Give a partition's next events of the log to a transport; how many. The position commits with `tx`.
 

@@ -45,6 +45,7 @@ _PLANNED = (
     Column("What"),
     Column("Why", wrap=True),
 )
+_AGAIN = "propose again"
 _BECAME = (Column("Decision"), Column("Subject", drop=1), Column("Status"))
 
 
@@ -289,7 +290,7 @@ def revert(
             raise Refused(
                 "nobody is there to be asked; see the plan with --dry-run, then add --yes"
             )
-    aim = "propose again" if undo else "take back"
+    aim = _AGAIN if undo else "take back"
     with asked.pipeline() as pipeline:
         if undo:
             plan = pipeline.plan_undo(undo)
@@ -309,6 +310,8 @@ def revert(
             return
         if not asked.json:
             click.echo(_drawn(plan, aim) + "\n")
+        if undo and (why_not := next((s.why for s in active if s.what == "cannot"), None)):
+            raise Refused(f"nothing is proposed again: {why_not}")
         if not yes and not click.confirm(f"{aim.capitalize()} {len(active)}?", err=True):
             raise Refused("nothing was done")
         why = reason or click.prompt("Why? The ledger keeps it", err=True)
@@ -378,7 +381,10 @@ def _drawn(plan: Sequence[Step], aim: str = "take back") -> str:
     counts = shown.tally(step.what for step in plan)
     if set(counts) <= {"nothing"}:
         return "\n".join([*out, f"There is nothing to {aim}."])
-    return "\n".join([*out, f"Plan: {shown.listed(counts)}; {units:,} units."])
+    said = f"Plan: {shown.listed(counts)}; {units:,} units."
+    if aim == _AGAIN and "cannot" in counts:
+        said += " Nothing of it is proposed again while some of it cannot be: leave that out."
+    return "\n".join([*out, said])
 
 
 def _can_ask() -> bool:

@@ -161,7 +161,7 @@ def list_dead(asked: Asked) -> None:
     """List the actions that were given up, oldest first."""
     zone = asked.zone()
     with asked.pipeline() as pipeline:
-        rows = pipeline.dead_letters()
+        rows, unread = pipeline.dead_letters(), len(pipeline.put_aside())
     cells = [
         (
             *(row["decision_id"], row["subject"]),
@@ -175,7 +175,11 @@ def list_dead(asked: Asked) -> None:
         f"{shown.table(_DEAD, cells)}\n\nTimes in {zone.key}. Each may have been done. To go on: storekeep "
         "dead-letters retry DECISION..., or drop DECISION... --reason TEXT"
     )
-    asked.answer(rows, said if rows else "There are no dead letters.")
+    said = said if rows else "There are no dead letters."
+    if unread:
+        many = shown.count(unread, "message")
+        said += f"\n{many} of a transport could not be read: storekeep put-aside list"
+    asked.answer(rows, said)
 
 
 @dead_letters.command()

@@ -150,7 +150,7 @@ def _troubles(settings: Settings) -> Iterator[Finding]:
         if database is None:
             return
         with Store(database.conninfo) as store, store.transaction(settings.tenant) as tx:
-            breakers, dead = tx.breakers(), len(tx.dead_tasks())
+            breakers, dead, unread = tx.breakers(), len(tx.dead_tasks()), len(tx.put_aside())
     except StorekeepError:
         # The findings on the database say it, or its schema is not made yet.
         return
@@ -164,6 +164,9 @@ def _troubles(settings: Settings) -> Iterator[Finding]:
     if dead:
         says = f"{shown.count(dead, 'action was', 'actions were')} given up"
         yield servers.Finding("dead letters", "warn", says, "storekeep dead-letters list")
+    if unread:
+        says = f"{shown.count(unread, 'message')} of a transport could not be read"
+        yield servers.Finding("put aside", "warn", says, "storekeep put-aside list")
 
 
 @click.command(cls=Command)

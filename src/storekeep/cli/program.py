@@ -11,7 +11,7 @@ import click
 from click.shell_completion import shell_complete
 
 from storekeep import __version__
-from storekeep.cli import agents, approvals, decisions, execution, homes, policies, work
+from storekeep.cli import agents, approvals, decisions, execution, homes, policies, put_aside, work
 from storekeep.cli.asked import Asked, Group
 from storekeep.cli.failures import attempt
 
@@ -65,6 +65,7 @@ for each in (
     decisions.decisions,
     approvals.approvals,
     *execution.COMMANDS,
+    put_aside.put_aside,
     policies.policy,
     agents.agents,
     work.bench,

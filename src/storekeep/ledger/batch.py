@@ -92,9 +92,13 @@ def wake_of(header: Mapping[str, Any]) -> Wake:
 
 @dataclass(frozen=True)
 class Again:
-    """That a run proposes again what was taken back: which decisions (by subject), who asks, and why."""
+    """That a run proposes again what was taken back: which decisions (by subject), who asks, and why.
+
+    `worth` is what the whole order of each comes to, with the lines of it that stand; None if not known.
+    """
 
     reverses: Mapping[str, str]
+    worth: Mapping[str, int | None]
     by: str
     reason: str
 
@@ -201,11 +205,10 @@ class Batch:
         evidence = self.evidence.take(decided["subject"].combine_chunks())
         clipped = [asked[name].combine_chunks() for name in action.clippable]
         many = decided.num_rows
-        reverses = {"reverses": self._reverses(decided["subject"])} if self.again else {}
         return pa.table(
             {
                 "kind": pa.repeat("decision", many),
-                **reverses,
+                **self._again_bodies(decided["subject"]),
                 "decision_id": decided["decision_id"],
                 "step": decided["verdict"],
                 "batch_id": pa.repeat(self.batch_id, many),
@@ -223,6 +226,16 @@ class Batch:
                 "currency": decided["currency"],
             }
         )
+
+    def _again_bodies(self, subjects: pa.ChunkedArray) -> dict[str, pa.Array]:
+        """What the entries of a run that proposes again have beside those of an ordinary run."""
+        if self.again is None:
+            return {}
+        worth = [self.again.worth.get(subject) for subject in subjects.to_pylist()]
+        return {
+            "reverses": self._reverses(subjects),
+            "group_value_minor": pa.array(worth, pa.int64()),
+        }
 
     def _again(self) -> pa.ChunkedArray:
         """What each judged proposal proposes again, at no cost in an ordinary run."""

@@ -67,7 +67,8 @@ class Recorded:
     `proposals` are as the agent proposed them, with their `priority`; `left` as policy left them.
     `decided` has `decision_id`, `verdict`, `rules` (each with `rule` and `effect`), `money_minor` and
     `currency`; `released` has `decision_id` and `step` of earlier decisions that came to nothing since the
-    run before.
+    run before. Of a run that proposes again what was taken back both tables of lines have
+    `group_value_minor` too: what the whole order of each came to.
     """
 
     header: Mapping[str, Any]
@@ -263,6 +264,7 @@ class _Reading:
                 "rules": [{"rule": "VARCHAR", "effect": "VARCHAR"}],
                 "money_minor": "BIGINT",
                 "currency": "VARCHAR",
+                "group_value_minor": "BIGINT",
             }
         )
         known = {name: kind for name, kind in parameters.items() if name not in action.derived}
@@ -287,6 +289,7 @@ class _Reading:
             proposals=asked.add_column(0, "priority", body["priority"]),
             left=left,
             values=pa.Table.from_struct_array(body["evidence"]),
+            groups=body.select(["group_value_minor"]),
             decided=pa.table(
                 {
                     "decision_id": lines["decision_id"],
@@ -347,6 +350,7 @@ class _Block:
     proposals: pa.Table
     left: pa.Table
     values: pa.Table
+    groups: pa.Table
     decided: pa.Table
 
     def runs(self) -> Iterator[tuple[int, Recorded]]:
@@ -360,10 +364,15 @@ class _Block:
         begin, end = (
             int(np.searchsorted(self.batches, number, side)) for side in ("left", "right")
         )
-        proposals, left, values, decided = (
+        proposals, left, values, groups, decided = (
             table.slice(begin, end - begin).combine_chunks()
-            for table in (self.proposals, self.left, self.values, self.decided)
+            for table in (self.proposals, self.left, self.values, self.groups, self.decided)
         )
+        if "asked_by" in run:
+            (name,) = groups.column_names
+            proposals, left = (
+                table.append_column(name, groups[name]) for table in (proposals, left)
+            )
         known_by = datetime.fromisoformat(run["known_by"])
         return Recorded(
             header=run,

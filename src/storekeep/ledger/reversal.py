@@ -97,14 +97,22 @@ def plan(
 
 
 def plan_again(
-    row: Mapping[str, Any], steps: Sequence[Mapping[str, Any]], later: str | None
+    row: Mapping[str, Any],
+    steps: Sequence[Mapping[str, Any]],
+    later: str | None,
+    kept_from: str | None = None,
 ) -> Step:
-    """Whether one decision that was taken back would be proposed again; `later` did so already."""
+    """Whether one decision that was taken back would be proposed again; `later` did so already.
+
+    `kept_from` says why its agent may not run now, where that is so.
+    """
     key, status = row["decision_id"], row["status"]
     what, why = "propose", "it was taken back: it is judged anew, as a decision of its own"
     if status != Status.REVERTED:
         what, why = "nothing", f"it is {status}: it was not taken back"
     elif later is not None:
         what, why = "nothing", f"decision {later} proposes it again already"
+    elif kept_from is not None:
+        what, why = "cannot", kept_from
     units = int(standing(steps).get("order_units", 0))
     return Step(key, row["subject"], row["action"], status, what, why, units)

@@ -129,5 +129,10 @@ def _of_whole_orders(ground: Ground, asked: Proposed) -> Proposed:
         None if value is None else value + new - old
         for value, old, new in zip(known, stands, wanted, strict=True)
     ]
+    return worth_in_all(asked, values)
+
+
+def worth_in_all(asked: Proposed, values: Sequence[int | None]) -> Proposed:
+    """Proposals with what the whole order of each comes to; null where that is not known."""
     column = pa.array(values, pa.int64())
     return replace(asked, proposals=asked.proposals.append_column(GROUP_VALUE, column))

@@ -1,20 +1,23 @@
-"""Dead letters: actions that were tried often enough, and what a person says of them.
+"""Dead letters: actions that were tried often enough, messages that could not be read, and a person's word.
 
 Hides that such an action stays where pending ones are. It may have been done, so it is looked up before it
-is sent anew, and before it is dropped.
+is sent anew, and before it is dropped. Also hides that a message which can be read by now is received as if
+it came now, its facts known again by their keys.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import Any
 
-from storekeep import ledger
+from storekeep import bus, ledger
 from storekeep.decisions import stamp
 from storekeep.errors import Refused
+from storekeep.events import Event
 from storekeep.ledger import Entry
 from storekeep.pipeline.acting import Acting
-from storekeep.store import Transaction
+from storekeep.store import DeadLetter, Transaction
 from storekeep.watch import stage
 
 
@@ -68,6 +71,84 @@ class Returning(Acting):
             self._tell(tx, [(orders[key], "dropped", None) for key in decision_ids_])
             watched.rows = len(decision_ids_)
 
+    # Messages -----------------------------------------------------------------------------------------
+
+    def put_aside(self) -> list[dict[str, Any]]:
+        """The messages that could not be read, and why in general: nothing of what is in them."""
+        with self.store.transaction(self.tenant) as tx:
+            return [{**row, "reason": _in_general(row["reason"])} for row in tx.put_aside()]
+
+    def message(self, message_id: str) -> DeadLetter:
+        """A message that could not be read, all of it; `Refused` when there is none of this id."""
+        with self.store.transaction(self.tenant) as tx:
+            (found,) = _letters(tx, [message_id])
+            return found
+
+    def receive_again(
+        self, message_ids: Sequence[str], by: str, reason: str
+    ) -> list[dict[str, str]]:
+        """A person has messages received anew; what came of each (`message_id`, `result`, `reason`).
+
+        Those that can be read by now are `received`, or `known` when all their facts were told since. The
+        others stay put aside, `unreadable`, with the reason of now.
+        """
+        with (
+            stage("receive_again", self.tenant) as watched,
+            self.store.transaction(self.tenant) as tx,
+        ):
+            events: list[tuple[DeadLetter, Event]] = []
+            found: list[dict[str, str]] = []
+            for letter in _letters(tx, message_ids):
+                try:
+                    events.append((letter, bus.read_again(tx, letter)))
+                except bus.Unreadable as error:
+                    said = {"result": "unreadable", "reason": str(error)}
+                    found.append({"message_id": letter.message_id, **said})
+            # The ledger before the bus, as whoever decides has it.
+            for letter, _ in events:
+                self._answer_message(tx, letter, "retried", by, reason)
+            for letter, each in events:
+                fresh = self._received(tx, letter.partition, each)
+                said = {"result": "received" if fresh else "known", "reason": reason}
+                found.append({"message_id": letter.message_id, **said})
+            watched.rows = len(events)
+            return found
+
+    def drop_messages(self, message_ids: Sequence[str], by: str, reason: str) -> None:
+        """A person has messages dropped: what is in them is gone. Raises `Refused` for one that is none."""
+        with (
+            stage("drop_messages", self.tenant) as watched,
+            self.store.transaction(self.tenant) as tx,
+        ):
+            for letter in _letters(tx, message_ids):
+                self._answer_message(tx, letter, "dropped", by, reason)
+            watched.rows = len(message_ids)
+
+    def _received(self, tx: Transaction, partition: int, told: Event) -> bool:
+        """Put what is new in an event on the bus; whether anything was."""
+        fresh = bus.append(tx, partition, self._news(tx, partition, [told]))
+        return any(each is not None for each in fresh)
+
+    def _answer_message(
+        self, tx: Transaction, letter: DeadLetter, end: str, by: str, reason: str
+    ) -> None:
+        """Take a message off, and record who did so and why; of the message only where it stood."""
+        if not tx.drop_dead_letter(letter.transport, letter.partition, letter.position):
+            raise _gone(letter.message_id)
+        said = {
+            "message_id": letter.message_id,
+            "transport": letter.transport,
+            "partition": letter.partition,
+            "position": letter.position,
+            "end": end,
+            "by": by,
+            "at": stamp(self.now()),
+            "reason": reason,
+        }
+        self._note(tx, Entry("message", said))
+
+    # Actions ------------------------------------------------------------------------------------------
+
     def _dead(self, tx: Transaction, ids: Sequence[str]) -> list[dict[str, Any]]:
         """The dead letters of these decisions; `Refused` when one has none."""
         rows = tx.dead_tasks(ids)
@@ -86,3 +167,20 @@ class Returning(Acting):
     ) -> None:
         said = {"by": by, "at": stamp(self.now()), "reason": reason}
         self._append_entries(tx, [Entry("dead_letter", said, key, step) for key in ids], statuses)
+
+
+def _letters(tx: Transaction, message_ids: Sequence[str]) -> list[DeadLetter]:
+    """The messages of some ids, by where they stood; `Refused` when one is not there."""
+    found = tx.dead_letters(message_ids, limit=len(message_ids))
+    for key in sorted(set(message_ids) - {each.message_id for each in found}):
+        raise _gone(key)
+    return sorted(found, key=lambda each: (each.partition, each.transport, each.position))
+
+
+def _gone(message_id: str) -> Refused:
+    return Refused(f"no message {message_id} is put aside; see `storekeep put-aside list`")
+
+
+def _in_general(reason: str) -> str:
+    """Why a message could not be read, without what was quoted of it."""
+    return re.split(r"[:'\"]", reason, maxsplit=1)[0].rstrip()

@@ -22,7 +22,7 @@ from storekeep.errors import Refused, Transient, Unknown
 from storekeep.ledger import Batch, Entry, Step
 from storekeep.pipeline.breaking import COMPENSATE
 from storekeep.pipeline.deciding import terms_of
-from storekeep.pipeline.undoing import Undoing, again_of
+from storekeep.pipeline.undoing import Undoing, again_of, proposed_as
 from storekeep.store import Transaction
 from storekeep.watch import stage
 
@@ -170,7 +170,7 @@ class Reverting(Undoing):
         location_id, versions = header["location_id"], header["versions"]
         action = self._action(header["action"])
         again = again_of(header, recorded)
-        before = ledger.proposed(tx, list(again.reverses.values()), action) if again else None
+        before = proposed_as(tx, again, action) if again else None
         rows = features.compute(
             self.lake,
             location_id,

@@ -7,8 +7,8 @@ one batch that is judged at once, each case as if it were alone, and which rules
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from datetime import UTC, date, datetime
+from dataclasses import dataclass, replace
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any, Literal, NoReturn
 
@@ -19,10 +19,11 @@ from pydantic import Field
 from storekeep.decisions import HOLDS, Evidence, Judgement, Proposed
 from storekeep.errors import InvariantBroken, Refused
 from storekeep.policy import written
+from storekeep.policy.denying import overdue
 from storekeep.policy.forms import Form, Name, Words, fitted, near
 from storekeep.policy.judging import USED, Rulebook, judge, uses
 from storekeep.policy.query import COULD_NOT_TELL, ROW, arrow
-from storekeep.policy.rulebook import EVIDENCE, GROUP, GROUP_VALUE, RESERVED
+from storekeep.policy.rulebook import EVIDENCE, GROUP, GROUP_VALUE, RESERVED, Duration
 from storekeep.policy.written import Steps, Written
 from storekeep.sql import Family, Place, family, quoted
 
@@ -68,6 +69,9 @@ class Case(Form):
     used: dict[str, int] = Field(
         default={},
         description="Limit over time, and what recent decisions used of it under the case's keys.",
+    )
+    waited: Duration = Field(
+        default=timedelta(), description="How long ago the first event was that the run answers."
     )
     given: dict[str, Any] | None = Field(
         default=None, description="Columns of the proposal and the evidence, with their values."
@@ -158,17 +162,16 @@ class _Trial:
         rows = [{**default, **self._values((*one.steps, "given"), one.given)} for one in lines]
         for line, row in zip(lines, rows, strict=True):
             self._check(line, row)
-        judgement = self._judged(lines, rows)
-        said = judgement.verdicts["rules"].to_pylist()
+        came = list(self._came(lines, self._judged(lines, rows)))
         failed = [
             failure
-            for line, got in zip(lines, self._came(judgement), strict=True)
+            for line, got in zip(lines, came, strict=True)
             if (failure := self._failed(line, got)) is not None
         ]
         spoke = {
             each["rule"]
-            for rules in said
-            for each in rules
+            for got in came
+            for each in got["rules"]
             if not each["reason"].startswith(_UNTOLD)
         }
         silent = [name for name in self.clauses if name not in spoke]
@@ -361,11 +364,24 @@ class _Trial:
         ]
         return pa.Table.from_pylist(rows, schema=schema)
 
-    def _came(self, judgement: Judgement) -> Iterator[Mapping[str, Any]]:
+    def _came(self, lines: Sequence[_Line], judgement: Judgement) -> Iterator[Mapping[str, Any]]:
         lowered = [*self.action.clippable, *self.action.derived]
         left = judgement.proposals.select(lowered).to_pylist()
-        for verdict, parameters in zip(judgement.verdicts.to_pylist(), left, strict=True):
+        for verdict, parameters in zip(self._in_time(lines, judgement), left, strict=True):
             yield {**verdict, "parameters": parameters}
+
+    def _in_time(self, lines: Sequence[_Line], judgement: Judgement) -> list[Mapping[str, Any]]:
+        """The verdicts, where a case waited too long those that it then comes to."""
+        verdicts: list[Mapping[str, Any]] = judgement.verdicts.to_pylist()
+        late: dict[timedelta, list[int]] = {}
+        for at, line in enumerate(lines):
+            late.setdefault(line.case.waited, []).append(at)
+        for waited, rows in late.items():
+            mine = replace(judgement, verdicts=judgement.verdicts.take(rows), uses=None)
+            then = overdue(mine, self.rulebook.content, waited).verdicts.to_pylist()
+            for at, verdict in zip(rows, then, strict=True):
+                verdicts[at] = verdict
+        return verdicts
 
     def _failed(self, line: _Line, got: Mapping[str, Any]) -> Failed | None:
         """What is not as expected; what is expected and as it should be is not told again."""

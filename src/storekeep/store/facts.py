@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 
 import pyarrow as pa
 from psycopg import sql
@@ -22,6 +23,12 @@ STOCK = pa.schema(
         ("committed_units", pa.int64()),
         ("unmet_units", pa.int64()),
     ]
+)
+
+# What a person calls a message by: its place, in twelve digits.
+_MESSAGE_ID = (
+    "LATERAL (SELECT left(encode(sha256(convert_to(concat_ws(E'\\n', transport, partition, position),"
+    " 'UTF8')), 'hex'), 12) AS message_id) AS named"
 )
 
 
@@ -64,6 +71,7 @@ class DeadLetter:
     headers: Mapping[str, str]
     body: bytes
     at: datetime | None = None
+    message_id: str = ""
 
 
 class Facts(Session):
@@ -208,14 +216,29 @@ class Facts(Session):
             ],
         )
 
-    def dead_letters(self, limit: int = 100) -> list[DeadLetter]:
-        """Messages that could not be read, the oldest first."""
+    def dead_letters(
+        self, message_ids: Sequence[str] | None = None, limit: int = 100
+    ) -> list[DeadLetter]:
+        """Messages that could not be read, all or those of some ids, the oldest first."""
+        ids = None if message_ids is None else list(message_ids)
         rows = self._run(
-            "SELECT transport, partition, position, reason, headers, body, at FROM dead_letter"
-            " WHERE tenant = %s ORDER BY at, transport, partition, position LIMIT %s",
-            (self.tenant, limit),
+            "SELECT transport, partition, position, reason, headers, body, at, message_id"
+            f" FROM dead_letter, {_MESSAGE_ID}"  # a constant
+            " WHERE tenant = %s AND (%s::text[] IS NULL OR message_id = ANY(%s))"
+            " ORDER BY at, transport, partition, position LIMIT %s",
+            (self.tenant, ids, ids, limit),
         )
         return [DeadLetter(**{**row, "headers": json.loads(row["headers"])}) for row in rows]
+
+    def put_aside(self) -> list[dict[str, Any]]:
+        """Where each message stood that could not be read, and why, without the message; oldest first."""
+        return self._run(
+            "SELECT message_id, transport, partition, position, reason,"
+            " octet_length(body) AS size_bytes, at"
+            f" FROM dead_letter, {_MESSAGE_ID}"  # a constant
+            " WHERE tenant = %s ORDER BY at, transport, partition, position",
+            (self.tenant,),
+        )
 
     def drop_dead_letter(self, transport: str, partition: int, position: int) -> bool:
         """A dead letter that was dealt with: take it off; whether it was there."""

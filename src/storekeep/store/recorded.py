@@ -268,18 +268,29 @@ class Recorded(Facts):
     def group_values(self, decision_ids: Sequence[str]) -> dict[str, int]:
         """What the whole order that each decision belongs to comes to, in minor units, by decision.
 
-        Of the lines that its run decided, those count that are to be done, or may be, or were.
+        An order is the lines of a group that one run decided, and what proposed one of them again since. Of
+        them those count that are to be done, or may be, or were, and those that are asked about. An order
+        with a line of which no money is known is left out.
         """
         rows = self._run(
-            "WITH asked AS (SELECT decision_id, batch, order_group FROM decision WHERE tenant = %s"
-            "  AND decision_id = ANY(%s::uuid[])), worth AS (SELECT batch, order_group,"
-            "  sum(money_minor)::bigint AS value FROM decision JOIN (SELECT DISTINCT batch,"
-            "  order_group FROM asked) AS wanted USING (batch, order_group) WHERE tenant = %s"
-            "  AND status IN ('escalated', 'pending', 'executed', 'reverting', 'needs_person')"
-            "  GROUP BY 1, 2)"
-            " SELECT decision_id::text, value FROM asked JOIN worth USING (batch, order_group)"
-            " WHERE value IS NOT NULL",
-            (self.tenant, list(decision_ids), self.tenant),
+            "WITH RECURSIVE traced AS (SELECT decision_id AS asked, batch, order_group, reverses"
+            "  FROM decision WHERE tenant = %(tenant)s AND decision_id = ANY(%(ids)s::uuid[])"
+            " UNION ALL SELECT asked, d.batch, d.order_group, d.reverses FROM traced"
+            "  JOIN decision d ON d.tenant = %(tenant)s AND d.decision_id = traced.reverses),"
+            " first AS (SELECT asked, batch, order_group FROM traced WHERE reverses IS NULL),"
+            " line AS (SELECT batch, order_group, decision_id, status, money_minor FROM decision"
+            "  WHERE tenant = %(tenant)s AND batch = ANY(ARRAY(SELECT DISTINCT batch FROM first))"
+            # As a join it would be made by reading a batch again for each of its orders.
+            "  AND ((batch, order_group) IN (SELECT batch, order_group FROM first)) IS TRUE"
+            " UNION ALL SELECT line.batch, line.order_group, d.decision_id, d.status, d.money_minor"
+            "  FROM line JOIN decision d ON d.tenant = %(tenant)s AND d.reverses = line.decision_id),"
+            " worth AS (SELECT batch, order_group, sum(money_minor)::bigint AS value FROM line"
+            "  WHERE decision_id IN (SELECT asked FROM traced) OR status IN"
+            "  ('escalated', 'pending', 'executed', 'reverting', 'needs_person')"
+            "  GROUP BY 1, 2 HAVING count(*) = count(money_minor))"
+            " SELECT asked::text AS decision_id, value FROM first"
+            " JOIN worth USING (batch, order_group)",
+            cast(Any, {"tenant": self.tenant, "ids": list(decision_ids)}),
         )
         return {row["decision_id"]: row["value"] for row in rows}
 
