@@ -113,7 +113,7 @@ def moved(type_: str) -> str:
     numbers = {"int": 5, "time": moment(FIRST_DAY), "date": FIRST_DAY}
     row = {column.name: numbers.get(column.kind, "x") for column in table.columns}
     facts = pa.Table.from_pylist([row], schema=table.arrow)
-    (net,) = stock.moves(event(type_, "test", "DC1", moment(FIRST_DAY), facts)).to_pylist()
+    (net,) = stock.moves([event(type_, "test", "DC1", moment(FIRST_DAY), facts)]).to_pylist()
     if net["counted_units"] is not None:
         return "on hand becomes the count"
     signs = {-5: "down", 5: "up"}

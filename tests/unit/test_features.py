@@ -517,5 +517,5 @@ def publish(shop: Shop, type_: str, sku: str, parts: list[int], at: datetime) ->
 def test_the_net_of_a_batch_moves_stock() -> None:
     rows = sales(MONDAY, MONDAY)
     bread = rows.filter(pa.compute.equal(rows["sku"], "bread"))["quantity_units"].to_pylist()
-    moved = stock.moves(event("SaleRecorded", TILLS, LOCATION, KNOWN_BY, rows)).to_pylist()
+    moved = stock.moves([event("SaleRecorded", TILLS, LOCATION, KNOWN_BY, rows)]).to_pylist()
     assert {row["sku"]: row["on_hand_units"] for row in moved}["bread"] == -sum(bread)
