@@ -89,9 +89,7 @@ def _moves(type_: str, places: Sequence[int], parts: Sequence[pa.Table]) -> pa.T
     units = totals[f"quantity_units_{kept}"]
     if type_ == "SaleRecorded":
         units = pc.max_element_wise(units, 0)
-    hand, ordered, committed = (
-        pc.multiply(units, sign) for sign in _DELTAS[type_]
-    )
+    hand, ordered, committed = (pc.multiply(units, sign) for sign in _DELTAS[type_])
     return pa.table(
         {
             "place": totals["place"],
