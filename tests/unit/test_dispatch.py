@@ -19,7 +19,7 @@ from click.testing import CliRunner
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from storekeep import features, ledger, policy
+from storekeep import bus, features, ledger, policy
 from storekeep.actions import Answer, Order
 from storekeep.agents import AGENTS, Agent, replenish
 from storekeep.backtest import try_draft
@@ -526,14 +526,17 @@ def test_who_is_due_is_told_apart_by_agent_and_location(opened: Shop, tmp_path: 
         return {(each.agent, each.location_id) for each in pipeline.due()}
 
     two_agents(opened, tmp_path)
+    partition = bus.partition_of(pipeline.tenant, LOCATION)
+    places = (f"DC{number}" for number in count(2))
+    other = next(one for one in places if bus.partition_of(pipeline.tenant, one) == partition)
     assert due() == {("offers", LOCATION), ("replenish", LOCATION)}
     assert pipeline.decide(LOCATION, "offers") is not None
     assert due() == {("replenish", LOCATION)}
     lines = sales(FIRST_DAY, FIRST_DAY).slice(0, 1)
     place, key = (lines.column_names.index(name) for name in ("location_id", "line_key"))
-    lines = lines.set_column(place, "location_id", [["DC2"]]).set_column(key, "line_key", [["2"]])
-    pipeline.take_in(lines, TILLS, "DC2")
-    everybody = {("replenish", LOCATION), ("replenish", "DC2"), ("offers", "DC2")}
+    lines = lines.set_column(place, "location_id", [[other]]).set_column(key, "line_key", [["2"]])
+    pipeline.take_in(lines, TILLS, other)
+    everybody = {("replenish", LOCATION), ("replenish", other), ("offers", other)}
     assert due() == everybody
     pipeline.halt("offers", by="ann", reason="look first")
     assert due() == {each for each in everybody if each[0] == "replenish"}
