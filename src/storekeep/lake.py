@@ -23,7 +23,6 @@ from deltalake import CommitProperties, DeltaTable, Transaction, write_deltalake
 from deltalake import exceptions as delta
 
 from storekeep.errors import InvariantBroken, Permanent, Refused, Transient
-from storekeep.events import Event
 from storekeep.retail import (
     CAMPAIGN,
     CAMPAIGN_CUSTOMER,
@@ -82,16 +81,6 @@ MARKETING: Mapping[str, Kept] = {
 FACTS: Mapping[str, Kept] = {
     kept.name: kept for kept in (SALE_LINES, STOCK_COUNTS, ORDER_MOVES, FEED_STATES)
 }
-
-
-def facts_of(event: Event) -> pa.Table:
-    """An event's facts as history keeps them: with their type and place in the log."""
-    many = event.facts.num_rows
-    return (
-        event.facts.append_column("event_type", pa.array([event.type] * many))
-        .append_column("position", pa.array([event.position] * many, pa.int64()))
-        .append_column("fact", pa.array(range(many), pa.int64()))
-    )
 
 
 class Lake:

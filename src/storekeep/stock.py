@@ -6,9 +6,10 @@ positions, their rebuilding and what an agent is told come from the same arithme
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -47,6 +48,8 @@ def order_moves(lines: pa.Table, verb: str, at: datetime) -> pa.Table:
 
 
 _DELTAS: Mapping[str, tuple[int, int, int]] = {
+    "SaleRecorded": (-1, 0, 0),
+    "StockCounted": (0, 0, 0),
     "OrderCommitted": (0, 0, 1),
     "OrderReleased": (0, 0, -1),
     "PurchaseOrderConfirmed": (0, 1, -1),
@@ -55,50 +58,61 @@ _DELTAS: Mapping[str, tuple[int, int, int]] = {
 }
 
 
-MOVING = frozenset({"SaleRecorded", "StockCounted", *_DELTAS})
-"""The types of events that move stock."""
-_STILL = pa.table(
-    {
-        **{name: pa.array([], pa.string()) for name in ("location_id", "sku")},
-        **{
-            name: pa.array([], pa.int64())
-            for name in ("on_hand_units", "on_order_units", "committed_units", "counted_units")
-        },
-    }
+_MOVES = pa.schema(
+    [
+        ("place", pa.int64()),
+        *((name, pa.string()) for name in ("location_id", "sku")),
+        *(
+            (f"{name}_units", pa.int64())
+            for name in ("on_hand", "on_order", "committed", "counted")
+        ),
+    ]
 )
 
 
-def moves(each: Event) -> pa.Table:
-    """The net change an event makes to each stock position.
+def moves(events: Sequence[Event]) -> pa.Table:
+    """The net change that each of some events makes to each stock position, `place` by `place`.
 
     Goods that customers bring back are not sold again until somebody counts them, so returns reduce what
     a batch takes from the shelf but never fill it. Of several counts of an item the last one holds.
     """
-    kept = "sum"
-    if each.type not in MOVING:
-        return _STILL
-    facts = each.facts
-    if each.type == "StockCounted":
-        kept, facts = "last", facts.sort_by("occurred_at")
-    totals = facts.group_by(["location_id", "sku"], use_threads=False).aggregate(
+    by_type: dict[str, list[int]] = {}
+    for place, each in enumerate(events):
+        if each.type in _DELTAS:
+            by_type.setdefault(each.type, []).append(place)
+    parts = [
+        _moves(type_, places, [events[place].facts for place in places])
+        for type_, places in by_type.items()
+    ]
+    return pa.concat_tables([_MOVES.empty_table(), *parts])
+
+
+def _moves(type_: str, places: Sequence[int], parts: Sequence[pa.Table]) -> pa.Table:
+    """The moves that the events of one type make, each in its place."""
+    wanted = ["location_id", "sku", "quantity_units", "occurred_at"]
+    facts = pa.concat_tables(part.select(wanted) for part in parts).combine_chunks()
+    whose = np.repeat(places, [part.num_rows for part in parts])
+    facts = facts.append_column("place", pa.array(whose))
+    counts = type_ == "StockCounted"
+    kept = "last" if counts else "sum"
+    if counts:
+        facts = facts.sort_by("occurred_at")
+    totals = facts.group_by(["place", "location_id", "sku"], use_threads=False).aggregate(
         [("quantity_units", kept)]
     )
     units = totals[f"quantity_units_{kept}"]
-    zero = pa.array([0] * totals.num_rows, pa.int64())
-    hand, ordered, committed, counted = zero, zero, zero, pa.nulls(totals.num_rows, pa.int64())
-    if each.type == "SaleRecorded":
-        hand = pc.negate(pc.max_element_wise(units, 0))
-    elif each.type == "StockCounted":
-        counted = units
-    else:
-        hand, ordered, committed = (pc.multiply(units, sign) for sign in _DELTAS[each.type])
+    if type_ == "SaleRecorded":
+        units = pc.max_element_wise(units, 0)
+    hand, ordered, committed = (pc.multiply(units, sign) for sign in _DELTAS[type_])
     return pa.table(
         {
+            "place": totals["place"],
             "location_id": totals["location_id"],
             "sku": totals["sku"],
             "on_hand_units": hand,
             "on_order_units": ordered,
             "committed_units": committed,
-            "counted_units": counted,
-        }
+            "counted_units": units if counts else pa.nulls(totals.num_rows, pa.int64()),
+        },
+        _MOVES,
     )

@@ -21,7 +21,6 @@ from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -198,17 +197,10 @@ def counted(pipeline: Pipeline) -> dict[str, int]:
     return {row["subject"]: row["facts"] - HISTORY_LINES for row in rows}
 
 
-def noted(pipeline: Pipeline, kind: str) -> list[dict[str, Any]]:
-    """What the ledger says of a kind."""
-    with pipeline.store.transaction(pipeline.tenant) as tx:
-        rows = tx.ledger_entries(1, 2**40).to_pylist()
-    return [json.loads(row["entry"]) for row in rows if row["kind"] == kind]
-
-
 def answers(pipeline: Pipeline) -> Counter[tuple[str, str, int]]:
     """How often each event was answered, by a run or by a note that nobody listens: where, type, position."""
-    said = [(run["location_id"], run["heard"]) for run in noted(pipeline, "batch")]
-    said += [(note["location_id"], note["events"]) for note in noted(pipeline, "unheard")]
+    said = [(run["location_id"], run["heard"]) for run in shop.noted(pipeline, "batch")]
+    said += [(note["location_id"], note["events"]) for note in shop.noted(pipeline, "unheard")]
     positions = defaultdict(list)
     for place, type_, position in logged(pipeline):
         positions[place, type_].append(position)

@@ -115,7 +115,7 @@ def moved(type_: str) -> str:
     row = {column.name: numbers.get(column.kind, "x") for column in table.columns}
     facts = pa.Table.from_pylist([row], schema=table.arrow)
     net = next(
-        iter(stock.moves(event(type_, "test", "DC1", moment(FIRST_DAY), facts)).to_pylist()), None
+        iter(stock.moves([event(type_, "test", "DC1", moment(FIRST_DAY), facts)]).to_pylist()), None
     )
     if net is None:
         return "nothing"

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 import threading
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime, timedelta
-from itertools import permutations
+from itertools import count, permutations
 from pathlib import Path
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -18,7 +19,7 @@ from click.testing import CliRunner
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from storekeep import features, ledger, policy
+from storekeep import bus, features, ledger, policy
 from storekeep.actions import Answer, Order
 from storekeep.agents import AGENTS, Agent, replenish
 from storekeep.backtest import try_draft
@@ -36,13 +37,14 @@ from storekeep.decisions import (
     Status,
 )
 from storekeep.errors import Refused, Transient
+from storekeep.features.sku_location import FEATURE_TABLE
 from storekeep.lake import ORDER_MOVES
 from storekeep.pipeline.opening import ACTIONS
 from storekeep.policy import SHIPPED, SHIPPED_DISPATCH, load_dispatch
 from storekeep.retail import CURRENCY, SKU, Column, Table
 from storekeep.retail import LOCATION as LOCATION_ID
 from tests import shop
-from tests.shop import FIRST_DAY, LOCATION, Shop, moment, noted
+from tests.shop import FIRST_DAY, LOCATION, TILLS, Shop, moment, noted, sales
 
 NAMES = ["replenish", "offers"]
 TEXT = """\
@@ -515,6 +517,42 @@ def test_the_more_important_runs_first(opened: Shop, tmp_path: Path) -> None:
     assert [(each.agent, each.priority) for each in opened.pipeline.due()] == [
         ("offers", 5), ("replenish", 0),
     ]  # fmt: skip
+
+
+def test_who_is_due_is_told_apart_by_agent_and_location(opened: Shop, tmp_path: Path) -> None:
+    pipeline = opened.pipeline
+
+    def due() -> set[tuple[str, str]]:
+        return {(each.agent, each.location_id) for each in pipeline.due()}
+
+    two_agents(opened, tmp_path)
+    partition = bus.partition_of(pipeline.tenant, LOCATION)
+    places = (f"DC{number}" for number in count(2))
+    other = next(one for one in places if bus.partition_of(pipeline.tenant, one) == partition)
+    assert due() == {("offers", LOCATION), ("replenish", LOCATION)}
+    assert pipeline.decide(LOCATION, "offers") is not None
+    assert due() == {("replenish", LOCATION)}
+    lines = sales(FIRST_DAY, FIRST_DAY).slice(0, 1)
+    place, key = (lines.column_names.index(name) for name in ("location_id", "line_key"))
+    lines = lines.set_column(place, "location_id", [[other]]).set_column(key, "line_key", [["2"]])
+    pipeline.take_in(lines, TILLS, other)
+    everybody = {("replenish", LOCATION), ("replenish", other), ("offers", other)}
+    assert due() == everybody
+    pipeline.halt("offers", by="ann", reason="look first")
+    assert due() == {each for each in everybody if each[0] == "replenish"}
+    pipeline.halt("", by="ann", reason="look first")
+    assert due() == set()
+
+
+def test_features_of_a_location_move_once_a_turn(opened: Shop, tmp_path: Path) -> None:
+    two_agents(opened, tmp_path)
+    pipeline, tally, ticks = opened.pipeline, Counter[str](), count()
+    pipeline.now = lambda: moment(FIRST_DAY, 22, 1) + timedelta(milliseconds=next(ticks))
+    before = pipeline.lake.version(FEATURE_TABLE.name)
+    with pipeline.store.again() as beside:
+        pipeline.turn(FIRST_DAY, beside, tally, lambda: False)
+    assert tally["decided"] == 2
+    assert pipeline.lake.version(FEATURE_TABLE.name) == before + 1
 
 
 def test_what_comes_first_keeps_the_other_away_and_that_is_recorded(

@@ -19,7 +19,7 @@ from storekeep import features, stock
 from storekeep.config import Settings
 from storekeep.decisions import Evidence
 from storekeep.events import event
-from storekeep.features.sku_location import FEATURE_TABLE
+from storekeep.features.sku_location import FEATURE_TABLE, KEPT
 from storekeep.lake import FEED_STATES, ORDER_MOVES, SALE_LINES, TERMS, Lake
 from storekeep.retail import ORDER_MOVE, SALE_LINE, STOCK_COUNT, SUPPLY_TERMS
 from tests.shop import (
@@ -446,6 +446,44 @@ def test_the_digest_of_evidence_covers_values_time_and_versions(shop: Shop) -> N
     assert set(read.versions) == {"features", "lake", "features_at", "day"}
 
 
+@settings(max_examples=40)
+@given(
+    order=st.permutations(["é", "a", "B", "b1", "z"]),
+    counted=st.permutations(["z", "é", "b1", "a", "none"]),
+    micros=st.integers(0, 10**11),
+)
+def test_features_and_stock_are_joined_item_by_item(
+    order: list[str], counted: list[str], micros: int
+) -> None:
+    newest = KNOWN_BY - timedelta(microseconds=micros)
+    plain = {"text": "x", "bool": True, "int": 1, "float": 1.5, "date": TODAY, "time": newest}
+    row = {column.name: plain[column.kind] for column in FEATURE_TABLE.columns}
+    rows = pa.Table.from_pylist(
+        [{**row, "sku": sku, "location_id": LOCATION, "inputs": sku} for sku in order],
+        schema=KEPT.schema,
+    )
+    units = {sku: number for number, sku in enumerate(counted)}
+    shelf = pa.table(
+        {
+            "sku": counted,
+            "on_hand_units": [units[sku] for sku in counted],
+            "on_order_units": [10 + units[sku] for sku in counted],
+            "committed_units": [20 + units[sku] for sku in counted],
+        }
+    )
+    found = features.evidence(rows, shelf, known_by=KNOWN_BY, position=3)
+    seconds = int(KNOWN_BY.timestamp()) - math.floor(newest.timestamp())
+    assert found.values.column_names == list(features.SCHEMA)
+    assert [
+        (each["subject"], each["on_hand_units"], each["on_order_units"], each["committed_units"])
+        for each in found.values.to_pylist()
+    ] == [
+        (f"{sku}@{LOCATION}", units[sku], 10 + units[sku], 20 + units[sku])
+        for sku in sorted({*order} & {*counted})
+    ]
+    assert set(found.values["evidence_age_hours"].to_pylist()) == {round(seconds / 3600, 6)}
+
+
 # Stock -----------------------------------------------------------------------------------------------
 
 steps = st.lists(
@@ -526,5 +564,5 @@ def publish(shop: Shop, type_: str, sku: str, parts: list[int], at: datetime) ->
 def test_the_net_of_a_batch_moves_stock() -> None:
     rows = sales(MONDAY, MONDAY)
     bread = rows.filter(pa.compute.equal(rows["sku"], "bread"))["quantity_units"].to_pylist()
-    moved = stock.moves(event("SaleRecorded", TILLS, LOCATION, KNOWN_BY, rows)).to_pylist()
+    moved = stock.moves([event("SaleRecorded", TILLS, LOCATION, KNOWN_BY, rows)]).to_pylist()
     assert {row["sku"]: row["on_hand_units"] for row in moved}["bread"] == -sum(bread)

@@ -14,9 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from storekeep.errors import InvariantBroken, Permanent, Refused, Transient
-from storekeep.lake import _APPENDS_TOGETHER, FACTS, Kept, Lake, facts_of, single
-from storekeep.retail import SALE_LINE
-from tests import shop
+from storekeep.lake import _APPENDS_TOGETHER, Kept, Lake, single
 
 SCHEMA = pa.schema(
     [("name", pa.string()), ("many", pa.int64()), ("noted_at", pa.timestamp("us", tz="UTC"))]
@@ -276,15 +274,3 @@ def test_tenants_have_folders_of_their_own(tmp_path: Path) -> None:
         assert bolt.written(BY_MONTH.name, "w") is None
         bolt.append(BY_MONTH, rows("b"), writer="w", position=1)
         assert (names(acme), names(bolt)) == (["a"], ["b"])
-
-
-def test_facts_carry_their_place_in_the_log() -> None:
-    from storekeep.events import Event
-
-    facts = shop.sales(shop.FIRST_DAY, shop.FIRST_DAY)
-    kept = facts_of(
-        Event("SaleRecorded", "tills", shop.LOCATION, shop.moment(shop.FIRST_DAY), facts, 7)
-    )
-    assert kept.schema.names == FACTS[SALE_LINE.name].schema.names
-    assert set(kept["position"].to_pylist()) == {7}
-    assert kept["fact"].to_pylist() == list(range(facts.num_rows))

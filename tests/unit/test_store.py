@@ -79,7 +79,9 @@ def moves(**units: tuple[int, int, int, int | None]) -> pa.Table:
         name: pa.array([each[place] for each in units.values()], pa.int64())
         for place, name in enumerate(names)
     }
-    return pa.table({"location_id": [shop.LOCATION] * len(units), "sku": list(units), **columns})
+    many = len(units)
+    keys = {"place": [0] * many, "location_id": [shop.LOCATION] * many, "sku": list(units)}
+    return pa.table({**keys, **columns})
 
 
 # --------------------------------------------------------------------------------------- migrations

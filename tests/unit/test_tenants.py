@@ -333,6 +333,8 @@ def reads(two: Two) -> dict[str, Callable[[Transaction], Any]]:
         "is_empty": lambda tx: not tx.is_empty(),
         "read_events": lambda tx: tx.read_events(partition, 0, 99),
         "unread": lambda tx: tx.unread(partition, shop.LOCATION, 0),
+        "unread_by": lambda tx: tx.unread_by({"nobody": (partition, shop.LOCATION)}),
+        "behind": lambda tx: tx.behind("nobody"),
         "heads": lambda tx: tx.heads(),
         "position": lambda tx: [tx.position("stock", each) for each in everything if tx.heads()],
         "stock": lambda tx: tx.stock(shop.LOCATION).to_pylist(),
@@ -473,6 +475,7 @@ WRITES: dict[str, Callable[[Transaction, Two], Any]] = {
                 "on_order_units": [0],
                 "committed_units": [0],
                 "counted_units": [77],
+                "place": [0],
             }
         )
     ),

@@ -1,12 +1,13 @@
 """Tills that ring in real time: a small assortment, so many lines a second, and how soon each is decided on.
 
-Hides the assortment and the clock. The pipeline is the live one: what has rung since the last round is taken
-in, counted in, and the agent woken, as often as that can be done.
+Hides the assortment and the clock. The turns are those of the process that a home runs: what has rung since
+the last one is taken in, counted in, and the agent woken, as often as that can be done.
 """
 
 from __future__ import annotations
 
 import time
+from collections import Counter
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -23,7 +24,8 @@ from storekeep.retail import SALE_LINE, STOCK_COUNT, SUPPLY_TERMS
 SKUS = 300
 _TILLS = "tills"
 _HISTORY_DAYS = 91
-_SHORTEST_ROUND_SECONDS = 0.1
+# As between two turns of the process that a home runs.
+_PAUSE_SECONDS = 0.1
 
 
 def prepare(pipeline: Pipeline, location_id: str = LOCATION) -> None:
@@ -45,23 +47,26 @@ def prepare(pipeline: Pipeline, location_id: str = LOCATION) -> None:
 
 
 def ring(pipeline: Pipeline, lines_per_second: int, for_seconds: int) -> NDArray[np.float64]:
-    """For each line, the seconds from when it rang until a decision in the knowledge of it was committed."""
+    """For each line, the seconds from when it rang until a decision in the knowledge of it was committed.
+
+    A line counts as decided on once the turn is over.
+    """
     many = lines_per_second * for_seconds
     rung = np.arange(many) / lines_per_second
     decided = np.zeros(many)
-    done, begun = 0, time.monotonic()
-    while done < many:
-        started = time.monotonic() - begun
-        due = min(many, int(started * lines_per_second) + 1)
-        now = pipeline.now()
-        pipeline.take_in(lines(np.arange(done, due), now, "now"), _TILLS, LOCATION)
-        pipeline.keep_history()
-        pipeline.update_features(LOCATION, now.date())
-        pipeline.decide(LOCATION)
-        ended = time.monotonic() - begun
-        decided[done:due] = ended
-        done = due
-        time.sleep(max(0.0, _SHORTEST_ROUND_SECONDS - (ended - started)))
+    told, done, begun = 0, 0, time.monotonic()
+    tally: Counter[str] = Counter()
+    with pipeline.store.again() as beside:
+        while done < many:
+            due = min(many, int((time.monotonic() - begun) * lines_per_second) + 1)
+            now, before = pipeline.now(), tally["decided"]
+            pipeline.take_in(lines(np.arange(told, due), now, "now"), _TILLS, LOCATION)
+            told = due
+            pipeline.turn(now.date(), beside, tally, lambda: False)
+            if tally["decided"] > before:
+                decided[done:told] = time.monotonic() - begun
+                done = told
+            time.sleep(_PAUSE_SECONDS)
     return decided - rung
 
 

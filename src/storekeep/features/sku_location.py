@@ -214,6 +214,7 @@ KEPT = Kept(
     pa.schema([field.remove_metadata().with_nullable(True) for field in FEATURE_TABLE.arrow]),
     "known_at",
 )
+_STOCK_UNITS = ("on_hand_units", "on_order_units", "committed_units")
 SCHEMA: Mapping[str, str] = {
     "subject": "VARCHAR",
     "sku": "VARCHAR",
@@ -325,24 +326,25 @@ def snapshot(
         parameters={"location": location_id, "known_by": known_by, "only": only},
         months={"feature": (f"{since:%Y-%m}", f"{known_by:%Y-%m}")},
     )
-    return evidence(lake, rows, stock, known_by=known_by, position=position)
+    return evidence(rows, stock, known_by=known_by, position=position)
 
 
-def evidence(
-    lake: Lake, rows: pa.Table, stock: pa.Table, *, known_by: datetime, position: int
-) -> Evidence:
+def evidence(rows: pa.Table, stock: pa.Table, *, known_by: datetime, position: int) -> Evidence:
     """Feature rows and stock joined to what a decision is made from."""
     first = _shared(rows)
-    names = ", ".join(f"f.{each.name}" for each in FEATURES)
-    values = lake.query(
-        "SELECT f.sku || '@' || f.location_id AS subject, f.sku, f.location_id, f.day,"  # constants only
-        " s.on_hand_units, s.on_order_units, s.committed_units,"
-        " round(date_diff('second', f.newest_fact_at, $known_by) / 3600.0, 6) AS evidence_age_hours,"
-        f" {names} FROM feature f JOIN stock s USING (sku) ORDER BY subject",
-        tables={},
-        inputs={"feature": rows, "stock": stock},
-        parameters={"known_by": known_by},
-    )
+    places = pc.index_in(rows["sku"].combine_chunks(), stock["sku"].combine_chunks())
+    rows, places = rows.filter(places.is_valid()), places.drop_null()
+    newest = rows["newest_fact_at"]
+    seconds = pc.seconds_between(newest, pa.scalar(known_by, newest.type)).cast(pa.float64())
+    values = pa.table(
+        {
+            "subject": pc.binary_join_element_wise(rows["sku"], rows["location_id"], "@"),
+            **{name: rows[name] for name in ("sku", "location_id", "day")},
+            **{name: stock[name].combine_chunks().take(places) for name in _STOCK_UNITS},
+            "evidence_age_hours": pc.round(pc.divide(seconds, 3600.0), 6),
+            **{each.name: rows[each.name] for each in FEATURES},
+        }
+    ).sort_by("subject")
     versions = {"features": f"sku_location:{VERSION}", **first}
     return Evidence(values.combine_chunks(), known_by, versions, position)
 

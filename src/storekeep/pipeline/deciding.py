@@ -64,17 +64,24 @@ class Deciding(Answering):
         found = []
         with self.store.transaction(self.tenant) as tx:
             dispatch, halts = self.dispatch_policy(tx), tx.halts()
-            for location_id in tx.subjects():
-                partition = bus.partition_of(self.tenant, location_id)
-                for listener in dispatch.content.agents:
-                    place = tx.position(_consumer(listener.agent, location_id), partition)
-                    unread = tx.unread(partition, location_id, place)
-                    since = _since(_wanted(dispatch, listener, unread))
-                    if since is None or {"", listener.agent} & halts.keys():
-                        continue
-                    if since + listener.window <= self.now():
-                        deadline = since + listener.deadline
-                        found.append(Due(listener.agent, location_id, listener.priority, deadline))
+            readers = {
+                _consumer(listener.agent, location_id): (listener, location_id)
+                for location_id in tx.subjects()
+                for listener in dispatch.content.agents
+                if not {"", listener.agent} & halts.keys()
+            }
+            unread = tx.unread_by(
+                {
+                    name: (bus.partition_of(self.tenant, location_id), location_id)
+                    for name, (_, location_id) in readers.items()
+                }
+            )
+        for name, rows in unread.items():
+            listener, location_id = readers[name]
+            since = _since(_wanted(dispatch, listener, rows))
+            if since is not None and since + listener.window <= self.now():
+                deadline = since + listener.deadline
+                found.append(Due(listener.agent, location_id, listener.priority, deadline))
         return sorted(found, key=lambda one: (-one.priority, one.deadline, one.location_id))
 
     def dispatch(self, locations: Sequence[str] = ()) -> dict[tuple[str, str], Run]:
@@ -101,7 +108,7 @@ class Deciding(Answering):
             self.store.transaction(self.tenant) as tx,
         ):
             dispatch = self.dispatch_policy(tx)
-            for partition in tx.heads():
+            for partition in tx.behind(_NOBODY):
                 place = tx.position(_NOBODY, partition, lock=True)
                 unread = tx.unread(partition, None, place)
                 rows = [each for each in unread if not dispatch.listeners(each.type, each.subject)]

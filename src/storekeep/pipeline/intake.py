@@ -10,13 +10,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import date
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from storekeep import bus, features, stock
 from storekeep.errors import InvariantBroken
 from storekeep.events import EVENT_TABLES, Event, event
-from storekeep.lake import FACTS, SALE_LINES, STOCK_COUNTS, Kept, facts_of
+from storekeep.lake import FACTS, SALE_LINES, STOCK_COUNTS, Kept
 from storekeep.pipeline.measuring import Measuring
 from storekeep.retail import ORDER_MOVE
 from storekeep.store import PARTITIONS, Transaction
@@ -104,15 +105,14 @@ class Intake(Measuring):
         """Move the stock positions by all events not yet counted in; units that could not be met."""
         unmet = 0
         with stage("move_stock", self.tenant), self.store.transaction(self.tenant) as tx:
-            for partition in tx.heads():
+            for partition in tx.behind("stock"):
                 unmet += self._move_stock(tx, partition)
         return unmet
 
     def _move_stock(self, tx: Transaction, partition: int) -> int:
         unmet = 0
         while events := bus.read(tx, "stock", partition):
-            for each in events:
-                unmet += tx.move_stock(stock.moves(each))
+            unmet += tx.move_stock(stock.moves(events))
             bus.advance(tx, "stock", partition, _last(events))
         return unmet
 
@@ -126,29 +126,25 @@ class Intake(Measuring):
             for partition in tx.heads():
                 after = 0
                 while events := bus.replay(tx, partition, after):
-                    for each in events:
-                        tx.move_stock(stock.moves(each))
+                    tx.move_stock(stock.moves(events))
                     after = _last(events)
                 bus.advance(tx, "stock", partition, after)
 
     def keep_history(self) -> None:
         """Append all events that history does not have yet to the lake."""
         with stage("keep_history", self.tenant), self.store.transaction(self.tenant) as tx:
-            for partition in tx.heads():
+            for partition in tx.behind("lake"):
                 self._keep_history(tx, partition)
 
     def _keep_history(self, tx: Transaction, partition: int) -> None:
         while events := bus.read(tx, "lake", partition):
             # A writer's position only grows, so the events of one reading go in as one version a table.
-            tables: dict[str, list[pa.Table]] = {}
+            tables: dict[str, list[Event]] = {}
             for each in events:
-                facts = facts_of(each)
-                name = EVENT_TABLES[each.type].name
-                tables.setdefault(name, []).append(facts)
+                tables.setdefault(EVENT_TABLES[each.type].name, []).append(each)
             last = _last(events)
-            for name, parts in tables.items():
-                rows = pa.concat_tables(parts)
-                self._append(FACTS[name], rows, partition, last)
+            for name, members in tables.items():
+                self._append(FACTS[name], _in_log(members), partition, last)
             bus.advance(tx, "lake", partition, last)
 
     def _append(self, kept: Kept, rows: pa.Table, partition: int, last: int) -> None:
@@ -172,6 +168,19 @@ class Intake(Measuring):
         with stage("update_features", self.tenant, location=location_id) as watched:
             watched.rows = features.update(self.lake, location_id, today=today, known_by=self.now())
         return watched.rows
+
+
+def _in_log(events: Sequence[Event]) -> pa.Table:
+    """The facts of events of one table as history keeps them: with their type and place in the log."""
+    many = np.array([each.facts.num_rows for each in events])
+    whose = np.repeat(np.arange(len(events)), many)
+    return (
+        pa.concat_tables(each.facts for each in events)
+        .combine_chunks()
+        .append_column("event_type", pa.array([each.type for each in events]).take(whose))
+        .append_column("position", pa.array([each.position for each in events]).take(whose))
+        .append_column("fact", pa.array(np.arange(len(whose)) - (np.cumsum(many) - many)[whose]))
+    )
 
 
 def _last(events: Sequence[Event]) -> int:

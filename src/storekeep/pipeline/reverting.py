@@ -181,7 +181,6 @@ class Reverting(Undoing):
         )
         shelf = features.stock_as_of(self.lake, location_id, header["position"])
         evidence = features.evidence(
-            self.lake,
             rows,
             shelf,
             known_by=datetime.fromisoformat(header["known_by"]),

@@ -91,12 +91,16 @@ class Working(Reverting):
         tally["lapsed"] += self.lapse()
         self.move_stock()
         self.keep_history()
+        moved: set[str] = set()
         for each in self.due():
             if stop():
                 return
             with beside.transaction(self.tenant) as tx:
                 if tx.slot(f"decide@{each.location_id}", 1):
-                    self._move_features(each.location_id, today)
+                    # For the next agent there is nothing new of the same location.
+                    if each.location_id not in moved:
+                        self._move_features(each.location_id, today)
+                        moved.add(each.location_id)
                     run = self.decide(each.location_id, each.agent)
                     tally["decided"] += run is not None
         self.note_unheard()

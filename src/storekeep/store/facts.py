@@ -145,6 +145,32 @@ class Facts(Session):
         )
         return [Unread(**row) for row in rows]
 
+    def unread_by(self, readers: Mapping[str, tuple[int, str]]) -> dict[str, list[Unread]]:
+        """What each consumer has not read of the one subject of a partition that it reads, by consumer.
+
+        A consumer that has read all there is is left out.
+        """
+        rows = self._run(
+            "SELECT told.consumer, told.subject, found.* FROM"
+            " unnest(%s::text[], %s::int[], %s::text[]) AS told (consumer, partition, subject)"
+            " LEFT JOIN consumer_position p ON p.tenant = %s AND p.consumer = told.consumer"
+            "  AND p.partition = told.partition"
+            " CROSS JOIN LATERAL (SELECT type, count(*) AS events, sum(fact_count)::bigint AS facts,"
+            "  min(position) AS first, max(position) AS last, min(time) AS since FROM event_log"
+            "  WHERE tenant = %s AND partition = told.partition AND subject = told.subject"
+            "  AND position > coalesce(p.position, 0) GROUP BY type) AS found ORDER BY found.first",
+            (
+                list(readers),
+                [partition for partition, _ in readers.values()],
+                [subject for _, subject in readers.values()],
+                *(self.tenant, self.tenant),
+            ),
+        )
+        found: dict[str, list[Unread]] = {}
+        for row in rows:
+            found.setdefault(row.pop("consumer"), []).append(Unread(**row))
+        return found
+
     def subjects(self) -> list[str]:
         """Everything that any event is about, each once."""
         rows = self._run(
@@ -171,6 +197,16 @@ class Facts(Session):
         """The last position of each partition that has any events, in one order for everybody."""
         rows = self._run("SELECT partition, position FROM bus_head ORDER BY partition")
         return {row["partition"]: row["position"] for row in rows}
+
+    def behind(self, consumer: str) -> list[int]:
+        """The partitions that have events which a consumer has not read, in one order for everybody."""
+        rows = self._run(
+            "SELECT h.partition FROM bus_head h LEFT JOIN consumer_position p"
+            " ON p.tenant = h.tenant AND p.consumer = %s AND p.partition = h.partition"
+            " WHERE h.tenant = %s AND h.position > coalesce(p.position, 0) ORDER BY h.partition",
+            (consumer, self.tenant),
+        )
+        return [row["partition"] for row in rows]
 
     def position(self, consumer: str, partition: int, *, lock: bool = False) -> int:
         """How far a consumer has read; with `lock`, nobody else moves it until the transaction ends."""
@@ -252,31 +288,42 @@ class Facts(Session):
     # Stock ------------------------------------------------------------------------------------------
 
     def move_stock(self, moves: pa.Table) -> int:
-        """Move stock positions by a batch of net changes; units asked for beyond on-hand are unmet.
+        """Move stock positions by changes, one after the other; units asked for beyond on-hand are unmet.
 
-        `moves`: `location_id`, `sku`, and net changes `on_hand_units`, `on_order_units`,
-        `committed_units`; `counted_units` where the shelf was counted (it replaces on-hand), else null.
-        An item has a stock position from its first count on; moves of others are left out. Returns the
-        units that could not be met from stock.
+        `moves`: `place` in the order of events, `location_id` and `sku`, once a place; net changes
+        `on_hand_units`, `on_order_units`, `committed_units`; `counted_units` where the shelf was counted (it
+        replaces on-hand), else null. An item has a stock position from its first count on; moves of others
+        are left out. Returns the units that could not be met from stock.
         """
         self._copy_temporary("incoming_stock_move", sql.Identifier("stock_move"), moves)
+        # On-hand is a walk that cannot fall below nothing: the sum of its moves, plus how far below nothing
+        # that sum ever was, which is what is unmet. A count begins a new walk.
         rows = self._run(
-            "WITH moved AS ("
-            " SELECT m.*, p.on_hand_units AS before FROM pg_temp.incoming_stock_move m"
-            " LEFT JOIN stock_position p USING (tenant, location_id, sku)"
-            " WHERE p.sku IS NOT NULL OR m.counted_units IS NOT NULL), written AS ("
-            " INSERT INTO stock_position AS p SELECT tenant, location_id, sku,"
-            "  greatest(0, coalesce(counted_units, before + on_hand_units)),"
-            "  on_order_units, committed_units,"
-            "  greatest(0, -coalesce(counted_units, before + on_hand_units)) FROM moved"
-            "  ORDER BY location_id, sku"
+            "WITH step AS ("
+            " SELECT m.*, p.on_hand_units AS before, (p.sku IS NOT NULL)::int + count(m.counted_units)"
+            "  OVER (PARTITION BY location_id, sku ORDER BY m.place) AS era"
+            " FROM pg_temp.incoming_stock_move m LEFT JOIN stock_position p USING (tenant, location_id, sku)"
+            "), walk AS ("
+            " SELECT *, sum(coalesce(counted_units, on_hand_units)) OVER (PARTITION BY location_id, sku, era"
+            "  ORDER BY place) + CASE era WHEN 1 THEN coalesce(before, 0) ELSE 0 END AS level"
+            " FROM step WHERE era > 0"
+            "), shelf AS ("
+            " SELECT tenant, location_id, sku, era, greatest(0, -min(level)) AS unmet,"
+            "  (array_agg(level ORDER BY place DESC))[1] AS level, sum(on_order_units) AS ordered,"
+            "  sum(committed_units) AS committed FROM walk GROUP BY tenant, location_id, sku, era"
+            "), moved AS ("
+            " SELECT tenant, location_id, sku, (array_agg(level + unmet ORDER BY era DESC))[1] AS on_hand,"
+            "  sum(ordered) AS ordered, sum(committed) AS committed, sum(unmet) AS unmet"
+            " FROM shelf GROUP BY tenant, location_id, sku"
+            "), written AS ("
+            " INSERT INTO stock_position AS p SELECT tenant, location_id, sku, on_hand, ordered, committed,"
+            "  unmet FROM moved ORDER BY location_id, sku"
             " ON CONFLICT (tenant, location_id, sku) DO UPDATE SET"
             "  on_hand_units = excluded.on_hand_units,"
             "  on_order_units = p.on_order_units + excluded.on_order_units,"
             "  committed_units = p.committed_units + excluded.committed_units,"
             "  unmet_units = p.unmet_units + excluded.unmet_units)"
-            " SELECT coalesce(sum(greatest(0, -coalesce(counted_units, before + on_hand_units))), 0)"
-            "  AS unmet FROM moved"
+            " SELECT coalesce(sum(unmet), 0) AS unmet FROM moved"
         )
         return int(rows[0]["unmet"])
 
