@@ -266,7 +266,10 @@ class Lake:
         )
 
     def _files(self, kept: Kept, version: int | None, months: tuple[str, str] | None) -> list[str]:
-        table = self._open(kept.name)
+        table = self._tables.get(kept.name)
+        # One that is at the version asked for need not be looked at again.
+        if table is None or table.version() != version:
+            table = self._open(kept.name)
         if table is None or (version is not None and version < 0):
             return []
         if version is not None and version != table.version():
