@@ -19,6 +19,7 @@ from storekeep.ingest.complete_journey import (
 from storekeep.ingest.feeds import Mapping, read, shipped
 from storekeep.ingest.loading import Loaded, load
 from storekeep.ingest.products import Products, load_products
+from storekeep.ingest.pseudonyms import pseudonym_key
 from storekeep.ingest.statement import parsed
 
 __all__ = [
@@ -33,6 +34,7 @@ __all__ = [
     "load_products",
     "load_promotions",
     "mapping",
+    "pseudonym_key",
     "shipped",
 ]
 

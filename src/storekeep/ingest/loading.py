@@ -81,14 +81,15 @@ def load(
     """Read what tills and others sent: rows as the retailer's tables have them, and rows turned away.
 
     Each file gives one batch or more, of `batch_rows` rows at most, in constant memory. `known_at` is when
-    this home came to know the rows; `location_id` is where they happened, for tables that ask for it;
-    `references` holds the tables that the mapping looks into, by the names it gives them.
+    this home came to know the rows; `location_id` is where they happened, for tables that ask for it, and in
+    the store of each row when it is left out; `references` holds the tables that the mapping looks into, by
+    the names it gives them.
     The same lines give the same keys, whatever file they come in, in whatever order, however often.
     Raises `Refused` for a file or mapping that cannot be read as it stands, before any row of that file;
     a bad row never raises.
     """
     needs_place = "location_id" in mapping.target.names and "location_id" not in mapping.columns
-    if needs_place and not location_id:
+    if needs_place and not location_id and "store_id" not in mapping.target.names:
         raise Misused(f"{mapping.source} needs a location_id: where did it happen?")
     if known_at.utcoffset() is None:
         raise Misused("known_at needs a time zone")
@@ -141,6 +142,8 @@ def _rows(one: _Load, file: str, accepted: pa.Table) -> pa.Table:
             column = accepted[target.name].cast(target.type)
         elif target.name in {"line_key", "source_line"}:
             column = accepted["__key" if target.name == "line_key" else "__line"]
+        elif target.name == "location_id" and not one.location_id:
+            column = accepted["store_id"]
         else:
             value = pa.scalar(constants.get(target.name), target.type)
             column = pa.repeat(value, accepted.num_rows)

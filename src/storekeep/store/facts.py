@@ -24,6 +24,8 @@ STOCK = pa.schema(
     ]
 )
 
+TOLD_BY = pa.schema([("subject", pa.string()), ("position", pa.int64()), ("source", pa.string())])
+
 
 @dataclass(frozen=True)
 class LogRow:
@@ -149,6 +151,14 @@ class Facts(Session):
             (self.tenant, self.tenant),
         )
         return [str(row["subject"]) for row in rows]
+
+    def told_by(self, type_: str) -> pa.Table:
+        """Who told the events of a type: `subject`, `position` and `source` of each."""
+        return self._copy_out(
+            "SELECT subject, position, source FROM event_log WHERE tenant = %s AND type = %s",
+            (self.tenant, type_),
+            TOLD_BY,
+        )
 
     def lock_partition(self, partition: int) -> int:
         """Keep others from publishing to a partition until the transaction ends; its last position."""
