@@ -16,6 +16,7 @@ from storekeep.cli.asked import Asked, Command, Group, Moment, pass_asked
 from storekeep.cli.shown import Column
 
 if TYPE_CHECKING:
+    from storekeep.ingest import Mapping as Mapped
     from storekeep.pipeline.feeding import FileRead
 
 _COUNTS = ("read", "accepted", "duplicates")
@@ -41,6 +42,41 @@ _FEEDS = (
     Column("Last", drop=1),
     Column("Rejected", wrap=True, drop=1),
 )
+_ASIDE = (
+    Column("Row"),
+    Column("File", drop=1),
+    Column("Line", right=True),
+    Column("Column", drop=3),
+    Column("Rule"),
+    Column("Why", wrap=True, drop=2),
+    Column("Says", wrap=True, drop=4),
+)
+_MAPPING = click.option(
+    "--mapping", metavar="NAME|FILE", required=True, help="What the columns mean."
+)
+_LOCATION = click.option(
+    "--location",
+    "location_id",
+    metavar="ID",
+    help="Where the goods are taken from, if not the store.",
+)
+
+
+class Cell(click.ParamType[tuple[str, str]]):
+    """A column of a file and what it should say."""
+
+    name = "column=value"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[str, str]:
+        """The column and the text."""
+        if isinstance(value, tuple):
+            return value
+        name, sign, said = value.partition("=")
+        if not (name and sign):
+            self.fail(f"{value!r} sets nothing; write a column and its text: qty=2", param, ctx)
+        return name, said
 
 
 @click.group(cls=Group)
@@ -57,18 +93,8 @@ def ingest() -> None:
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
     help="Files of sale lines, plain, gz or zip.",
 )
-@click.option(
-    "--mapping",
-    metavar="NAME|FILE",
-    required=True,
-    help="What their columns mean.",
-)
-@click.option(
-    "--location",
-    "location_id",
-    metavar="ID",
-    help="Where the goods are taken from, if not the store.",
-)
+@_MAPPING
+@_LOCATION
 @pass_asked
 def pos(asked: Asked, files: Sequence[Path], mapping: str, location_id: str | None) -> None:
     """Take in sale lines of tills or a web shop, each once.
@@ -76,31 +102,37 @@ def pos(asked: Asked, files: Sequence[Path], mapping: str, location_id: str | No
     The same lines may come again, in other files and in any order. Rows that cannot be taken in are kept in
     quarantine. Of a file that cannot be read nothing is taken in; those before it are.
     """
-    settings = asked.at_home()
-    from storekeep import ingest as reading
     from storekeep.cli.progress import Bars
 
-    found = reading.mapping(mapping)
-    key = None
-    if found.personal_columns:
-        key = reading.pseudonym_key(settings.home, settings.tenant)
+    found, key = _mapping(asked, mapping)
     with asked.pipeline() as pipeline, Bars() as bars:
         bars.begin(f"Taking in {shown.count(len(files), 'file')}")
         told = pipeline.read_sales(
             found, files, location_id=location_id, pseudonym_key=key, step=bars.step
         )
         bars.end()
-    totals = _totals(told)
-    document = {
-        "feed": found.feed,
-        "source": found.source,
-        "files": [_of_file(each) for each in told],
-        "totals": totals,
-    }
-    asked.answer(document, _read_text(told, totals))
+    totals = _answer(asked, found, told)
     if totals["read"] and not totals["accepted"] + totals["duplicates"]:
         # A mapping that fits no line of all that were read is hardly the right one.
         raise click.exceptions.Exit(1)
+
+
+def _mapping(asked: Asked, name: str) -> tuple[Mapped, bytes | None]:
+    """A mapping, and the key of pseudonyms where it takes one."""
+    settings = asked.at_home()
+    from storekeep import ingest as reading
+
+    found = reading.mapping(name)
+    hides = bool(found.personal_columns)
+    return found, reading.pseudonym_key(settings.home, settings.tenant) if hides else None
+
+
+def _answer(asked: Asked, found: Mapped, told: Sequence[FileRead]) -> dict[str, Any]:
+    totals = _totals(told)
+    files = [_of_file(each) for each in told]
+    document = {"feed": found.feed, "source": found.source, "files": files, "totals": totals}
+    asked.answer(document, _read_text(told, totals))
+    return totals
 
 
 def _of_file(one: FileRead) -> dict[str, Any]:
@@ -136,6 +168,131 @@ def _read_text(told: Sequence[FileRead], totals: Mapping[str, Any]) -> str:
     if unmapped:
         said.append(f"Columns that the mapping does not name: {', '.join(unmapped)}.")
     return "\n".join([shown.table(_FILES, rows), "", *map(shown.printable, said)])
+
+
+@ingest.group(cls=Group)
+def quarantine() -> None:
+    """Rows that could not be taken in, and what to do about them."""
+
+
+@quarantine.command("list")
+@click.option("--source", metavar="NAME", help="Only of this source.")
+@click.option("--rule", metavar="RULE", help="Only what this rule turned away.")
+@click.option(
+    "--limit", type=click.IntRange(1), metavar="N", help="At most so many rows.  [default: all]"
+)
+@pass_asked
+def list_(asked: Asked, source: str | None, rule: str | None, limit: int | None) -> None:
+    """List the rows that are in quarantine, by file and line."""
+    with asked.pipeline() as pipeline:
+        found = pipeline.aside(source, rule)
+    rows = [_aside(row) for row in found.slice(0, limit).to_pylist()]
+    cells = [
+        (
+            *(row["id"], row["file"], row["line"], row["column"], row["rule"], row["reason"]),
+            row["corrected"] or row["raw"],
+        )
+        for row in rows
+    ]
+    text = f"{shown.table(_ASIDE, cells)}\n\n{shown.count(found.num_rows, 'row')} in quarantine."
+    asked.answer(rows, text if rows else "Nothing is in quarantine.")
+
+
+def _aside(row: Mapping[str, Any]) -> dict[str, Any]:
+    names = {"source_file": "file", "source_line": "line"}
+    return {names.get(name, name): value for name, value in row.items()}
+
+
+_ROW = click.argument("row_id", metavar="ID", help="Its id, as `list` shows it.")
+
+
+@quarantine.command()
+@_ROW
+@pass_asked
+def show(asked: Asked, row_id: str) -> None:
+    """Show one row, and what was done about it since."""
+    with asked.pipeline() as pipeline:
+        row = _aside(pipeline.aside_row(row_id))
+    asked.answer(row, _row_text(asked, row))
+
+
+def _row_text(asked: Asked, row: Mapping[str, Any]) -> str:
+    zone = asked.zone()
+    place = f"{row['file']}, line {row['line']}"
+    fields = {
+        "place": place if row["column"] is None else f"{place}, column {row['column']}",
+        "source": row["source"],
+        "turned away by": f"{row['rule']}: {row['reason']}",
+        "known since": f"{shown.moment(row['known_at'], zone)} {zone.key}",
+        "said": row["raw"],
+    }
+    lines = [
+        f"{row['id']}",
+        shown.pairs({name: shown.printable(said) for name, said in fields.items()}),
+    ]
+    for step in row["steps"]:
+        why = f" ({step['reason']})" if step["reason"] else ""
+        said = f"{shown.moment(step['known_at'], zone)} {step['step']} by {step['by']}{why}: {step['raw']}"
+        lines.append(shown.printable(said))
+    return "\n".join(lines)
+
+
+@quarantine.command()
+@_ROW
+@click.option(
+    "--set",
+    "cells",
+    type=Cell(),
+    multiple=True,
+    required=True,
+    metavar="COLUMN=VALUE",
+    help="What a column of the file should have said; several for several.",
+)
+@click.option("--as", "principal", metavar="NAME", help="Who corrects it, if not you.")
+@click.option("--reason", metavar="TEXT", required=True, help="Why; it is kept with the row.")
+@pass_asked
+def fix(
+    asked: Asked,
+    row_id: str,
+    cells: tuple[tuple[str, str], ...],
+    principal: str | None,
+    reason: str,
+) -> None:
+    """Correct a row; it is taken in by a replay.
+
+    What the row said before stays on record. A row that was no row at all needs all its columns.
+    """
+    by = principal or asked.settings().principal
+    with asked.pipeline() as pipeline:
+        row = _aside(pipeline.correct(row_id, dict(cells), by, reason))
+    asked.answer(row, _row_text(asked, row))
+
+
+@quarantine.command()
+@click.argument(
+    "ids", metavar="[ID]...", nargs=-1, help="Only these rows; all of the mapping's source if none."
+)
+@_MAPPING
+@_LOCATION
+@click.option("--as", "principal", metavar="NAME", help="Who replays them, if not you.")
+@pass_asked
+def replay(
+    asked: Asked,
+    ids: tuple[str, ...],
+    mapping: str,
+    location_id: str | None,
+    principal: str | None,
+) -> None:
+    """Take rows in that were corrected, or that the mapping fits by now.
+
+    They happened when they say, and are known from now on. What still cannot be taken in stays in
+    quarantine.
+    """
+    by = principal or asked.settings().principal
+    found, key = _mapping(asked, mapping)
+    with asked.pipeline() as pipeline:
+        told = pipeline.replay_aside(found, ids, by=by, location_id=location_id, pseudonym_key=key)
+    _answer(asked, found, told)
 
 
 @click.command(cls=Command)

@@ -20,7 +20,14 @@ from storekeep import bus, ingest
 from storekeep.errors import Misused, Refused, StorekeepError
 from storekeep.events import Event, event
 from storekeep.lake import FEED_STATES, PRODUCTS, SALE_LINES
-from storekeep.pipeline.quarantine import ASIDE, KEPT_ASIDE, Quarantining, known_from
+from storekeep.pipeline.quarantine import (
+    ASIDE,
+    KEPT_ASIDE,
+    LEFT_OUT,
+    TAKEN_IN,
+    Quarantining,
+    known_from,
+)
 from storekeep.retail import PRODUCT, SALE_LINE
 from storekeep.watch import stage
 
@@ -68,11 +75,7 @@ class Feeding(Quarantining):
         with. Raises `Misused` when the mapping is of no sales, and `Refused` for a file that cannot be
         read: nothing of that file is taken in, the files before it are.
         """
-        if (mapping.feed, mapping.target) != (POS, SALE_LINE):
-            raise Misused(
-                f"mapping {mapping.source} is of feed {mapping.feed} and table {mapping.table}; "
-                f"sales are of feed {POS} and table {SALE_LINE.name}"
-            )
+        _of_sales(mapping)
         loaded = ingest.load(
             mapping,
             files,
@@ -92,6 +95,73 @@ class Feeding(Quarantining):
             self.move_stock()
             self.keep_history()
         return told
+
+    def replay_aside(
+        self,
+        mapping: ingest.Mapping,
+        ids: Sequence[str] = (),
+        *,
+        by: str,
+        location_id: str | None = None,
+        pseudonym_key: bytes | None = None,
+    ) -> list[FileRead]:
+        """Take rows of the mapping's source in that are in quarantine (all, or those of `ids`), as corrected.
+
+        They are judged as if their file came again, and keep its name and their lines; they are known from
+        now on. What is taken in, or left out by a rule, leaves quarantine. What came of the rows of each
+        file. Raises `Refused` when one of `ids` is not there.
+        """
+        _of_sales(mapping)
+        rows = self.aside(mapping.source)
+        if unknown := sorted(set(ids) - set(rows["id"].to_pylist())):
+            raise Refused(
+                f"no row {unknown[0]} of source {mapping.source} is in quarantine; nothing was replayed"
+            )
+        if ids:
+            rows = rows.filter(pc.is_in(rows["id"], pa.array(ids)))
+        place = rows.column_names.index("raw")
+        rows = rows.set_column(place, "raw", pc.coalesce(rows["corrected"], rows["raw"]))
+        parts = list(_parts(rows))
+        loaded = ingest.load_again(
+            mapping,
+            parts,
+            known_at=self.now(),
+            references=self._references(mapping),
+            location_id=location_id,
+            pseudonym_key=pseudonym_key,
+        )
+        told: list[FileRead] = []
+        waiting = iter(parts)
+        for batches in _together(loaded):
+            self._replay(mapping, batches, told)
+            done = [step for each in batches for step in _steps(next(waiting), each)]
+            with self._alone_aside():
+                self._note_aside(done, by, None)
+        self.move_stock()
+        self.keep_history()
+        return told
+
+    def _replay(
+        self, mapping: ingest.Mapping, batches: Sequence[ingest.Loaded], told: list[FileRead]
+    ) -> None:
+        """Take the lines of replayed rows in, apart from equal ones that their file brought before.
+
+        A document's equal lines are numbered, and a line that comes later has the next number. What stands
+        in the same place of the same file is the same line.
+        """
+        with stage("replay_aside", self.tenant, source=mapping.source) as watched:
+            self.keep_history()
+            same = ", ".join(dict.fromkeys((*_SAME, *mapping.document)))
+            rows = self.lake.query(
+                _APART.format(same=same),
+                tables={"sale": SALE_LINES},
+                inputs={"told": pa.concat_tables(each.rows for each in batches)},
+            )
+            fresh = self._taken(
+                mapping.source, rows.select(list(SALE_LINE.names)).cast(SALE_LINE.arrow)
+            )
+            watched.rows = fresh.total()
+        _tell(batches, fresh, told)
 
     def _references(self, mapping: ingest.Mapping) -> dict[str, pa.Table]:
         """The tables that a mapping looks into, as this home knows them by now."""
@@ -117,16 +187,7 @@ class Feeding(Quarantining):
             rows = pa.concat_tables(each.rows for each in batches)
             fresh = self._taken(source, rows)
             watched.rows = fresh.total()
-        for each in batches:
-            if each.batch == 0:
-                told.append(FileRead(each.file, each.unmapped))
-            one = told[-1]
-            one.read += each.read
-            one.rejected.update(each.reasons)
-            one.ignored.update(each.ignored)
-            one.repaired.update({rule: many for rule, many in each.repaired.items() if many})
-            one.accepted += fresh[each.file]
-            one.duplicates += each.rows.num_rows - fresh[each.file]
+        _tell(batches, fresh, told)
 
     def _taken(self, source: str, rows: pa.Table) -> Counter[str]:
         """Put the lines that are new on the bus; how many of each file."""
@@ -226,6 +287,73 @@ def _counted(row: Mapping[str, Any] | None) -> dict[str, Any]:
         "last_occurred_at": one.get("last"),
         "units": {"net": one.get("net", 0), "gross": one.get("gross", 0)},
     }
+
+
+_SAME = ("source_file", "quantity_units", "value_minor", "occurred_at", "sku")
+_APART = """
+    WITH known AS (SELECT DISTINCT {same}, source_line FROM sale SEMI JOIN told USING (source_file)),
+    grouped AS (SELECT *, list(line_key) OVER (PARTITION BY {same}) AS keys FROM told),
+    based AS (
+      SELECT * REPLACE (coalesce(
+        list_filter(keys, key -> list_contains(keys, md5(concat(key, '|', 2))))[1], line_key) AS line_key)
+      FROM grouped),
+    before AS (SELECT {same}, count(*) AS many FROM known GROUP BY ALL),
+    fresh AS (SELECT * FROM based ANTI JOIN known USING ({same}, source_line)),
+    numbered AS (
+      SELECT *, coalesce(many, 0) + row_number() OVER (PARTITION BY {same} ORDER BY source_line) AS number
+      FROM fresh LEFT JOIN before USING ({same}))
+    SELECT * EXCLUDE (keys, many, number)
+      REPLACE (CASE WHEN number > 1 THEN md5(concat(line_key, '|', number)) ELSE line_key END AS line_key)
+    FROM numbered
+"""
+
+
+def _of_sales(mapping: ingest.Mapping) -> None:
+    if (mapping.feed, mapping.target) != (POS, SALE_LINE):
+        raise Misused(
+            f"mapping {mapping.source} is of feed {mapping.feed} and table {mapping.table}; "
+            f"sales are of feed {POS} and table {SALE_LINE.name}"
+        )
+
+
+def _tell(batches: Sequence[ingest.Loaded], fresh: Mapping[str, int], told: list[FileRead]) -> None:
+    """Add up what became of batches, of which so many lines of each file were new."""
+    for each in batches:
+        if each.batch == 0:
+            told.append(FileRead(each.file, each.unmapped))
+        one = told[-1]
+        one.read += each.read
+        one.rejected.update(each.reasons)
+        one.ignored.update(each.ignored)
+        one.repaired.update({rule: many for rule, many in each.repaired.items() if many})
+        new = fresh.get(each.file, 0)
+        one.accepted += new
+        one.duplicates += each.rows.num_rows - new
+
+
+def _parts(rows: pa.Table) -> Iterator[pa.Table]:
+    """Rows of quarantine by file, no two of the same line and no more than an event holds together."""
+    files = rows["source_file"].to_pylist()
+    lines = rows["source_line"].to_pylist()
+    parts: dict[tuple[str, int, int], list[int]] = {}
+    comes: Counter[tuple[str, int]] = Counter()
+    of_file: Counter[str] = Counter()
+    for place, (file, line) in enumerate(zip(files, lines, strict=True)):
+        key = (file, comes[file, line], of_file[file] // bus.MAX_FACTS)
+        parts.setdefault(key, []).append(place)
+        comes[file, line] += 1
+        of_file[file] += 1
+    for places in parts.values():
+        yield rows.take(places)
+
+
+def _steps(part: pa.Table, came: ingest.Loaded) -> Iterator[tuple[str, str, str]]:
+    """What came of the rows of a part that are not to stay: id, step and what the row says."""
+    taken, stay = (set(each["source_line"].to_pylist()) for each in (came.rows, came.rejected))
+    for row in part.select(["id", "source_line", "raw"]).to_pylist():
+        if row["source_line"] not in stay:
+            step = TAKEN_IN if row["source_line"] in taken else LEFT_OUT
+            yield row["id"], step, row["raw"]
 
 
 def _together(loaded: Iterator[ingest.Loaded]) -> Iterator[list[ingest.Loaded]]:
