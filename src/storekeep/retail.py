@@ -272,7 +272,7 @@ REJECTED_STEP = Table(
         Column("row_id", "text", "The row: a digest of its source, file, line and what it said."),
         Column("step", "text", "corrected, taken_in or left_out."),
         Column("raw", "text", "The row as it was after that.", privacy="pseudonym"),
-        Column("by", "text", "Who did it."),
+        Column("done_by", "text", "Who did it."),
         Column("reason", "text", "Why, in plain words.", nullable=True),
         KNOWN_AT,
     ),

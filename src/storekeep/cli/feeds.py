@@ -113,8 +113,7 @@ def pos(asked: Asked, files: Sequence[Path], mapping: str, location_id: str | No
         bars.end()
     totals = _answer(asked, found, told)
     if totals["read"] and not totals["accepted"] + totals["duplicates"]:
-        # A mapping that fits no line of all that were read is hardly the right one.
-        raise click.exceptions.Exit(1)
+        click.echo("storekeep: no line could be taken in; is it the right mapping?", err=True)
 
 
 def _mapping(asked: Asked, name: str) -> tuple[Mapped, bytes | None]:
@@ -232,7 +231,7 @@ def _row_text(asked: Asked, row: Mapping[str, Any]) -> str:
     ]
     for step in row["steps"]:
         why = f" ({step['reason']})" if step["reason"] else ""
-        said = f"{shown.moment(step['known_at'], zone)} {step['step']} by {step['by']}{why}: {step['raw']}"
+        said = f"{shown.moment(step['known_at'], zone)} {step['step']} by {step['done_by']}{why}: {step['raw']}"
         lines.append(shown.printable(said))
     return "\n".join(lines)
 

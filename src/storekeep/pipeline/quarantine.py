@@ -99,7 +99,7 @@ class Quarantining(Intake):
                 f"no row {row_id} was ever in quarantine; `storekeep ingest quarantine list` shows them"
             )
         steps = self._aside(
-            "SELECT step, raw, by, reason, known_at FROM step WHERE row_id = $id ORDER BY known_at",
+            "SELECT step, raw, done_by, reason, known_at FROM step WHERE row_id = $id ORDER BY known_at",
             id=row_id,
         )
         return {**found.to_pylist()[0], "steps": steps.to_pylist()}
@@ -141,7 +141,7 @@ class Quarantining(Intake):
                 "row_id": row_id,
                 "step": step,
                 "raw": raw,
-                "by": by,
+                "done_by": by,
                 "reason": reason,
                 "known_at": now,
             }
