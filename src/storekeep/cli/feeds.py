@@ -231,8 +231,8 @@ def _row_text(asked: Asked, row: Mapping[str, Any]) -> str:
     ]
     for step in row["steps"]:
         why = f" ({step['reason']})" if step["reason"] else ""
-        said = f"{shown.moment(step['known_at'], zone)} {step['step']} by {step['done_by']}{why}: {step['raw']}"
-        lines.append(shown.printable(said))
+        said = f"{step['step']} by {step['done_by']}{why}: {step['raw']}"
+        lines.append(shown.printable(f"{shown.moment(step['known_at'], zone)} {said}"))
     return "\n".join(lines)
 
 
