@@ -6,7 +6,7 @@ import gzip
 import json
 import random
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
@@ -75,9 +75,7 @@ class Home:
 
 
 @pytest.fixture
-def home(
-    home_settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[Home]:
+def home(home_settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Home:
     tenant = f"f{uuid4().hex[:12]}"
     # The settings' own tenant is made when it is first used.
     monkeypatch.setenv("STOREKEEP_TENANT", tenant)

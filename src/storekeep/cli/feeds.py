@@ -81,7 +81,7 @@ class Cell(click.ParamType[tuple[str, str]]):
 
 @click.group(cls=Group)
 def ingest() -> None:
-    """Take in what tills and others sent, and see to what was rejected."""
+    """Take in what others sent, and see to what was rejected."""
 
 
 @ingest.command()
