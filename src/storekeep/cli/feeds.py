@@ -282,7 +282,7 @@ def replay(
     location_id: str | None,
     principal: str | None,
 ) -> None:
-    """Take rows in that were corrected, or that the mapping fits by now.
+    """Take rows in that were corrected, or that fit by now.
 
     They happened when they say, and are known from now on. What still cannot be taken in stays in
     quarantine.

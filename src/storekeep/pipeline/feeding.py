@@ -90,11 +90,15 @@ class Feeding(Quarantining):
             for batches in _together(loaded):
                 self._read(mapping.source, batches, told)
                 step(sum(each.read for each in batches))
-        finally:
-            # Also where a later file is refused.
-            self.move_stock()
-            self.keep_history()
+        except (Misused, Refused):
+            self._count_in()
+            raise
+        self._count_in()
         return told
+
+    def _count_in(self) -> None:
+        self.move_stock()
+        self.keep_history()
 
     def replay_aside(
         self,
@@ -137,8 +141,7 @@ class Feeding(Quarantining):
             done = [step for each in batches for step in _steps(next(waiting), each)]
             with self._alone_aside():
                 self._note_aside(done, by, None)
-        self.move_stock()
-        self.keep_history()
+        self._count_in()
         return told
 
     def _replay(
