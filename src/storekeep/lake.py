@@ -34,6 +34,7 @@ from storekeep.retail import (
     PRODUCT,
     PROMOTION,
     REJECTED,
+    REJECTED_STEP,
     SALE_LINE,
     STOCK_COUNT,
     SUPPLY_TERMS,
@@ -74,6 +75,7 @@ FEED_STATES = Kept("feed_state", _plain(FEED_STATE, *_IN_LOG), "occurred_at")
 TERMS = Kept("supply_terms", _plain(SUPPLY_TERMS))
 PRODUCTS = Kept("product", _plain(PRODUCT))
 QUARANTINE = Kept("rejected", _plain(REJECTED))
+QUARANTINE_STEPS = Kept("rejected_step", _plain(REJECTED_STEP))
 MARKETING: Mapping[str, Kept] = {
     table.name: Kept(table.name, _plain(table))
     for table in (HOUSEHOLD, CAMPAIGN, CAMPAIGN_CUSTOMER, COUPON, COUPON_REDEMPTION, PROMOTION)

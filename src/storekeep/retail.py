@@ -264,6 +264,20 @@ REJECTED = Table(
     ),
 )
 
+REJECTED_STEP = Table(
+    "rejected_step",
+    "What was done about a rejected row: it was corrected, taken in after all, or left out by a rule.",
+    ("row_id", "known_at"),
+    (
+        Column("row_id", "text", "The row: a digest of its source, file, line and what it said."),
+        Column("step", "text", "corrected, taken_in or left_out."),
+        Column("raw", "text", "The row as it was after that.", privacy="pseudonym"),
+        Column("done_by", "text", "Who did it."),
+        Column("reason", "text", "Why, in plain words.", nullable=True),
+        KNOWN_AT,
+    ),
+)
+
 CUSTOMER = Column(
     "customer_id", "text", "Pseudonym of the customer or household.", privacy="pseudonym"
 )
@@ -350,6 +364,7 @@ TABLES: Mapping[str, Table] = {
         FEED_STATE,
         PURCHASE_ORDER_LINE,
         REJECTED,
+        REJECTED_STEP,
         HOUSEHOLD,
         CAMPAIGN,
         CAMPAIGN_CUSTOMER,

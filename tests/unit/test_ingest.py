@@ -60,6 +60,14 @@ columns:
   occurred_at: at
 document: [basket_id]
 """
+COUNTS = """\
+feed: stock
+source: shelf
+table: stock_count
+format: csv
+source_columns: {item: text, qty: int, at: time}
+columns: {sku: item, quantity_units: qty, occurred_at: at}
+"""
 HEADER = "receipt,item,qty,price,at\n"
 LINE = "r1,apple,2,0.50,2026-01-01 09:00:00\n"
 
@@ -962,10 +970,19 @@ def test_a_mapping_that_is_absent_or_no_text_is_refused(make: Make, tmp_path: Pa
 
 def test_what_a_load_needs_is_asked_for_before_a_file_is_opened(make: Make, tmp_path: Path) -> None:
     found = mapping(make(TILL, "mapping.yaml"))
+    counts = mapping(make(COUNTS, "counts.yaml"))
     with pytest.raises(Misused, match="needs a location_id"):
-        load(found, [tmp_path / "none.csv"], known_at=KNOWN_AT)
+        load(counts, [tmp_path / "none.csv"], known_at=KNOWN_AT)
     with pytest.raises(Misused, match="known_at needs a time zone"):
         load(found, [], known_at=datetime(2026, 1, 1), location_id="x")  # noqa: DTZ001  # that is the fault
+
+
+def test_a_sale_happens_where_one_says_or_in_its_store(make: Make) -> None:
+    found = mapping(make(TILL.replace("\"'main'\"", "receipt"), "mapping.yaml"))
+    file = make(HEADER + LINE)
+    for said, place in ((None, "r1"), ("DC1", "DC1")):
+        (batch,) = load(found, [file], known_at=KNOWN_AT, location_id=said)
+        assert column(batch, "location_id") == [place]
 
 
 # Files that cannot be read

@@ -370,6 +370,7 @@ def reads(two: Two) -> dict[str, Callable[[Transaction], Any]]:
         "uses": lambda tx: tx.uses("supplier-week", LONG_AGO, LONG_HENCE).to_pylist(),
         "registered": lambda tx: tx.registered("rulebook", "replenish"),
         "subjects": lambda tx: tx.subjects(),
+        "told_by": lambda tx: tx.told_by("SaleRecorded").to_pylist(),
         "modes": lambda tx: tx.modes(),
         "halts": lambda tx: tx.halts(),
         "decided_lately": lambda tx: tx.decided_lately(

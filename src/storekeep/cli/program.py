@@ -11,7 +11,17 @@ import click
 from click.shell_completion import shell_complete
 
 from storekeep import __version__
-from storekeep.cli import agents, approvals, decisions, execution, homes, policies, put_aside, work
+from storekeep.cli import (
+    agents,
+    approvals,
+    decisions,
+    execution,
+    feeds,
+    homes,
+    policies,
+    put_aside,
+    work,
+)
 from storekeep.cli.asked import Asked, Group
 from storekeep.cli.failures import attempt
 
@@ -61,6 +71,7 @@ def program() -> None:
 for each in (
     *homes.COMMANDS,
     work.demo,
+    *feeds.COMMANDS,
     work.run,
     decisions.decisions,
     approvals.approvals,

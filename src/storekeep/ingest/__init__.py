@@ -17,8 +17,10 @@ from storekeep.ingest.complete_journey import (
     load_promotions,
 )
 from storekeep.ingest.feeds import Mapping, read, shipped
-from storekeep.ingest.loading import Loaded, load
+from storekeep.ingest.loading import Loaded, load, load_again
 from storekeep.ingest.products import Products, load_products
+from storekeep.ingest.pseudonyms import pseudonym_key
+from storekeep.ingest.staging import as_cells
 from storekeep.ingest.statement import parsed
 
 __all__ = [
@@ -27,12 +29,15 @@ __all__ = [
     "Mapping",
     "Marketing",
     "Products",
+    "as_cells",
     "complete_journey_files",
     "load",
+    "load_again",
     "load_marketing",
     "load_products",
     "load_promotions",
     "mapping",
+    "pseudonym_key",
     "shipped",
 ]
 

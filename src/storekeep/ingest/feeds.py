@@ -296,7 +296,7 @@ def _told(error: ValidationError, places: Map[Keys, Place]) -> str:
 
 
 def _problems(mapping: Mapping) -> Iterator[tuple[Keys, str]]:
-    if mapping.table not in retail.TABLES or mapping.table == "rejected":
+    if mapping.table not in retail.TABLES or mapping.table.startswith("rejected"):
         yield ("table",), f"no table {mapping.table!r} can be loaded"
         return
     yield from _source_problems(mapping)

@@ -6,7 +6,7 @@ Hides how codes become words and counts. See `storekeep.ingest.staging` for how 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from collections.abc import Mapping as Map
 from dataclasses import dataclass
 from datetime import datetime
@@ -81,26 +81,56 @@ def load(
     """Read what tills and others sent: rows as the retailer's tables have them, and rows turned away.
 
     Each file gives one batch or more, of `batch_rows` rows at most, in constant memory. `known_at` is when
-    this home came to know the rows; `location_id` is where they happened, for tables that ask for it;
-    `references` holds the tables that the mapping looks into, by the names it gives them.
+    this home came to know the rows; `location_id` is where they happened, for tables that ask for it, and in
+    the store of each row when it is left out; `references` holds the tables that the mapping looks into, by
+    the names it gives them.
     The same lines give the same keys, whatever file they come in, in whatever order, however often.
     Raises `Refused` for a file or mapping that cannot be read as it stands, before any row of that file;
     a bad row never raises.
     """
+    run = _begin(mapping, known_at, references, location_id, pseudonym_key, bounds)
+    one = _Load(run, known_at, location_id)
+    return _batches(one, staging.pieces(run, files, batch_rows))
+
+
+def load_again(
+    mapping: Mapping,
+    parts: Iterable[pa.Table],
+    *,
+    known_at: datetime,
+    references: Map[str, pa.Table] | None = None,
+    location_id: str | None = None,
+    pseudonym_key: bytes | None = None,
+) -> Iterator[Loaded]:
+    """Read rejected rows once more, as `load` reads files: a batch for each part, in order.
+
+    A part has rows of `retail.REJECTED`, all of one file, no two of the same line.
+    """
+    run = _begin(mapping, known_at, references, location_id, pseudonym_key, None)
+    return _batches(_Load(run, known_at, location_id), staging.again(run, parts))
+
+
+def _begin(
+    mapping: Mapping,
+    known_at: datetime,
+    references: Map[str, pa.Table] | None,
+    location_id: str | None,
+    pseudonym_key: bytes | None,
+    bounds: Bounds | None,
+) -> staging.Run:
     needs_place = "location_id" in mapping.target.names and "location_id" not in mapping.columns
-    if needs_place and not location_id:
+    if needs_place and not location_id and "store_id" not in mapping.target.names:
         raise Misused(f"{mapping.source} needs a location_id: where did it happen?")
     if known_at.utcoffset() is None:
         raise Misused("known_at needs a time zone")
-    run = staging.begin(
+    return staging.begin(
         mapping, references or {}, pseudonym_key=pseudonym_key, bounds=bounds or Bounds()
     )
-    return _batches(_Load(run, known_at, location_id), files, batch_rows)
 
 
-def _batches(one: _Load, files: Sequence[Path], batch_rows: int) -> Iterator[Loaded]:
+def _batches(one: _Load, pieces: Iterator[staging.Piece]) -> Iterator[Loaded]:
     try:
-        for piece in staging.pieces(one.run, files, batch_rows):
+        for piece in pieces:
             yield _loaded(one, piece)
     finally:
         one.run.connection.close()
@@ -141,6 +171,8 @@ def _rows(one: _Load, file: str, accepted: pa.Table) -> pa.Table:
             column = accepted[target.name].cast(target.type)
         elif target.name in {"line_key", "source_line"}:
             column = accepted["__key" if target.name == "line_key" else "__line"]
+        elif target.name == "location_id" and not one.location_id:
+            column = accepted["store_id"]
         else:
             value = pa.scalar(constants.get(target.name), target.type)
             column = pa.repeat(value, accepted.num_rows)

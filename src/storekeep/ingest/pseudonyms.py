@@ -7,14 +7,41 @@ without the key nobody can find out by trying names whose pseudonym it is.
 from __future__ import annotations
 
 import hashlib
+import os
 import re
+import secrets
 import unicodedata
+from contextlib import suppress
+from pathlib import Path
+from tempfile import NamedTemporaryFile
 
 import pyarrow as pa
 
-from storekeep.errors import Misused
+from storekeep.errors import Misused, Refused
 
 KEY_BYTES = range(16, 65)
+_SECRET_BYTES = 32
+
+
+def pseudonym_key(home: Path, tenant: str) -> bytes:
+    """The key of a tenant's pseudonyms in a home, from a secret made at first use (`keys/pseudonyms.key`).
+
+    Another tenant has another key, so that nobody is known again from one tenant to the next.
+    """
+    path = home / "keys" / "pseudonyms.key"
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    if not path.exists():
+        with NamedTemporaryFile(dir=path.parent, prefix="pseudonyms.") as draft:
+            draft.write(secrets.token_bytes(_SECRET_BYTES))
+            draft.flush()
+            os.fsync(draft.fileno())
+            # Of several processes one makes it.
+            with suppress(FileExistsError):
+                os.link(draft.name, path)
+    secret = path.read_bytes()
+    if len(secret) != _SECRET_BYTES:
+        raise Refused(f"{path} does not hold {_SECRET_BYTES} bytes; put it back from a backup")
+    return hashlib.blake2b(tenant.encode(), digest_size=_SECRET_BYTES, key=secret).digest()
 
 
 def checked(key: bytes | None, why: str) -> bytes:

@@ -9,6 +9,7 @@ cut short gives no rows at all.
 from __future__ import annotations
 
 import atexit
+import json
 import os
 import shutil
 import tempfile
@@ -29,7 +30,7 @@ from storekeep import retail
 from storekeep.errors import InvariantBroken, Misused, Permanent, Refused, StorekeepError
 from storekeep.ingest import delimited, parquet
 from storekeep.ingest.archives import Bounds, Opened, opened
-from storekeep.ingest.blocks import Block
+from storekeep.ingest.blocks import MALFORMED, Block
 from storekeep.ingest.feeds import Mapping
 from storekeep.ingest.pseudonyms import checked, pseudonyms
 from storekeep.ingest.statement import Statement, parsed, statement
@@ -140,6 +141,57 @@ def pieces(run: Run, paths: Sequence[Path], batch_rows: int) -> Iterator[Piece]:
         yield from _together(run, ready)
         raise
     yield from _together(run, waiting)
+
+
+def again(run: Run, parts: Iterable[pa.Table]) -> Iterator[Piece]:
+    """Judge rows that were kept as they were read once more: a piece for each part, in order.
+
+    `parts` have `source_file`, one for all their rows, `source_line`, each once, and `raw`, a JSON object
+    of the source's cells. A row that is none, or lacks a column, is malformed.
+    """
+    waiting: list[_Begun] = []
+    for part in parts:
+        kept = _Begun(part["source_file"][0].as_py(), (), _kept(run.mapping, part))
+        if not _belongs(waiting, kept, TOGETHER_ROWS):
+            ready, waiting = waiting, []
+            yield from _together(run, ready)
+        waiting.append(kept)
+    yield from _together(run, waiting)
+
+
+def _kept(mapping: Mapping, part: pa.Table) -> Block:
+    names = tuple(mapping.source_columns)
+    cells: list[list[str | None]] = []
+    lines: list[int] = []
+    malformed = []
+    for line, raw in zip(part["source_line"].to_pylist(), part["raw"].to_pylist(), strict=True):
+        row = as_cells(raw)
+        lacking = [name for name in names if name not in row]
+        if lacking:
+            reason = (
+                f"it is kept without {', '.join(lacking)}: correct it, or ingest its file again"
+            )
+            malformed.append({"line": line, "column": lacking[0], "reason": reason, "raw": raw})
+            continue
+        lines.append(line)
+        cells.append([row[name] for name in names])
+    columns = [pa.array(column, pa.string()) for column in zip(*cells, strict=True)]
+    table = pa.table(columns or [pa.array([], pa.string()) for _ in names], names=list(names))
+    return Block(table, pa.array(lines, pa.int64()), pa.Table.from_pylist(malformed, MALFORMED))
+
+
+def as_cells(raw: str) -> dict[str, str | None]:
+    """The cells of a row that quarantine keeps, as text; none when the row was no row."""
+    try:
+        found = json.loads(raw, parse_int=str, parse_float=str)
+    except ValueError:
+        return {}
+    if not isinstance(found, dict):
+        return {}
+    return {
+        name: json.dumps(cell) if isinstance(cell, (bool, list, dict)) else cell
+        for name, cell in found.items()
+    }
 
 
 def _files(run: Run, paths: Sequence[Path]) -> Iterator[Opened]:

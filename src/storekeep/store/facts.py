@@ -25,6 +25,7 @@ STOCK = pa.schema(
     ]
 )
 
+TOLD_BY = pa.schema([("subject", pa.string()), ("position", pa.int64()), ("source", pa.string())])
 # What a person calls a message by: its place, in twelve digits.
 _MESSAGE_ID = (
     "LATERAL (SELECT left(encode(sha256(convert_to(concat_ws(E'\\n', transport, partition, position),"
@@ -183,6 +184,14 @@ class Facts(Session):
             (self.tenant, self.tenant),
         )
         return [str(row["subject"]) for row in rows]
+
+    def told_by(self, type_: str) -> pa.Table:
+        """Who told the events of a type: `subject`, `position` and `source` of each."""
+        return self._copy_out(
+            "SELECT subject, position, source FROM event_log WHERE tenant = %s AND type = %s",
+            (self.tenant, type_),
+            TOLD_BY,
+        )
 
     def lock_partition(self, partition: int) -> int:
         """Keep others from publishing to a partition until the transaction ends; its last position."""

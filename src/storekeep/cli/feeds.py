@@ -1,0 +1,323 @@
+"""`ingest` and `feeds`: files into a live home, and how its feeds stand."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from storekeep.cli import shown
+from storekeep.cli.asked import Asked, Command, Group, Moment, pass_asked
+from storekeep.cli.shown import Column
+
+if TYPE_CHECKING:
+    from storekeep.ingest import Mapping as Mapped
+    from storekeep.pipeline.feeding import FileRead
+
+_COUNTS = ("read", "accepted", "duplicates")
+_TALLIES = ("rejected", "ignored", "repaired")
+_FILES = (
+    Column("File"),
+    Column("Lines", right=True),
+    Column("Taken in", right=True),
+    Column("Known", right=True),
+    Column("Rejected", wrap=True),
+    Column("Ignored", wrap=True, drop=1),
+)
+_FEEDS = (
+    Column("Feed"),
+    Column("Source"),
+    Column("State"),
+    Column("Lines", right=True),
+    Column("Orders", right=True),
+    Column("Items", right=True, drop=3),
+    Column("Units", right=True, drop=2),
+    Column("Value", right=True),
+    Column("First", drop=4),
+    Column("Last", drop=1),
+    Column("Rejected", wrap=True, drop=1),
+)
+_ASIDE = (
+    Column("Row"),
+    Column("File", drop=1),
+    Column("Line", right=True),
+    Column("Column", drop=3),
+    Column("Rule"),
+    Column("Why", wrap=True, drop=2),
+    Column("Says", wrap=True, drop=4),
+)
+_MAPPING = click.option(
+    "--mapping", metavar="NAME|FILE", required=True, help="What the columns mean."
+)
+_LOCATION = click.option(
+    "--location",
+    "location_id",
+    metavar="ID",
+    help="Where the goods are taken from, if not the store.",
+)
+
+
+class Cell(click.ParamType[tuple[str, str]]):
+    """A column of a file and what it should say."""
+
+    name = "column=value"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[str, str]:
+        """The column and the text."""
+        if isinstance(value, tuple):
+            return value
+        name, sign, said = value.partition("=")
+        if not (name and sign):
+            self.fail(f"{value!r} sets nothing; write a column and its text: qty=2", param, ctx)
+        return name, said
+
+
+@click.group(cls=Group)
+def ingest() -> None:
+    """Take in what others sent, and see to what was rejected."""
+
+
+@ingest.command()
+@click.argument(
+    "files",
+    metavar="FILE...",
+    nargs=-1,
+    required=True,
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="Files of sale lines, plain, gz or zip.",
+)
+@_MAPPING
+@_LOCATION
+@pass_asked
+def pos(asked: Asked, files: Sequence[Path], mapping: str, location_id: str | None) -> None:
+    """Take in sale lines of tills or a web shop, each once.
+
+    The same lines may come again, in other files and in any order. Rows that cannot be taken in are kept in
+    quarantine. Of a file that cannot be read nothing is taken in; those before it are.
+    """
+    from storekeep.cli.progress import Bars
+
+    found, key = _mapping(asked, mapping)
+    with asked.pipeline() as pipeline, Bars() as bars:
+        bars.begin(f"Taking in {shown.count(len(files), 'file')}")
+        told = pipeline.read_sales(
+            found, files, location_id=location_id, pseudonym_key=key, step=bars.step
+        )
+        bars.end()
+    totals = _answer(asked, found, told)
+    if totals["read"] and not totals["accepted"] + totals["duplicates"]:
+        click.echo("storekeep: no line could be taken in; is it the right mapping?", err=True)
+
+
+def _mapping(asked: Asked, name: str) -> tuple[Mapped, bytes | None]:
+    """A mapping, and the key of pseudonyms where it takes one."""
+    settings = asked.at_home()
+    from storekeep import ingest as reading
+
+    found = reading.mapping(name)
+    hides = bool(found.personal_columns)
+    return found, reading.pseudonym_key(settings.home, settings.tenant) if hides else None
+
+
+def _answer(asked: Asked, found: Mapped, told: Sequence[FileRead]) -> dict[str, Any]:
+    totals = _totals(told)
+    files = [_of_file(each) for each in told]
+    document = {"feed": found.feed, "source": found.source, "files": files, "totals": totals}
+    asked.answer(document, _read_text(told, totals))
+    return totals
+
+
+def _of_file(one: FileRead) -> dict[str, Any]:
+    return {**asdict(one), **{name: dict(sorted(getattr(one, name).items())) for name in _TALLIES}}
+
+
+def _totals(told: Sequence[FileRead]) -> dict[str, Any]:
+    tallies = {
+        name: sum((getattr(each, name) for each in told), Counter[str]()) for name in _TALLIES
+    }
+    return {
+        **{name: sum(getattr(each, name) for each in told) for name in _COUNTS},
+        **{name: dict(sorted(tally.items())) for name, tally in tallies.items()},
+    }
+
+
+def _read_text(told: Sequence[FileRead], totals: Mapping[str, Any]) -> str:
+    rows = [
+        (
+            *(each.file, f"{each.read:,}", f"{each.accepted:,}", f"{each.duplicates:,}"),
+            *(shown.listed(each.rejected), shown.listed(each.ignored)),
+        )
+        for each in told
+    ]
+    turned = sum(totals["rejected"].values())
+    ignored = sum(totals["ignored"].values())
+    parts = [f"{totals['accepted']:,} taken in", f"{totals['duplicates']:,} known before"]
+    parts += [f"{turned:,} rejected", f"{ignored:,} ignored"]
+    said = [f"{shown.count(totals['read'], 'line')} read: {', '.join(parts)}."]
+    if turned:
+        said.append(f"Rejected: {shown.listed(totals['rejected'])}.")
+    unmapped = sorted({name for each in told for name in each.unmapped})
+    if unmapped:
+        said.append(f"Columns that the mapping does not name: {', '.join(unmapped)}.")
+    return "\n".join([shown.table(_FILES, rows), "", *map(shown.printable, said)])
+
+
+@ingest.group(cls=Group)
+def quarantine() -> None:
+    """Rows that could not be taken in, and what to do about them."""
+
+
+@quarantine.command("list")
+@click.option("--source", metavar="NAME", help="Only of this source.")
+@click.option("--rule", metavar="RULE", help="Only what this rule turned away.")
+@click.option(
+    "--limit", type=click.IntRange(1), metavar="N", help="At most so many rows.  [default: all]"
+)
+@pass_asked
+def list_(asked: Asked, source: str | None, rule: str | None, limit: int | None) -> None:
+    """List the rows that are in quarantine, by file and line."""
+    with asked.pipeline() as pipeline:
+        found = pipeline.aside(source, rule)
+    rows = [_aside(row) for row in found.slice(0, limit).to_pylist()]
+    cells = [
+        (
+            *(row["id"], row["file"], row["line"], row["column"], row["rule"], row["reason"]),
+            row["corrected"] or row["raw"],
+        )
+        for row in rows
+    ]
+    text = f"{shown.table(_ASIDE, cells)}\n\n{shown.count(found.num_rows, 'row')} in quarantine."
+    asked.answer(rows, text if rows else "Nothing is in quarantine.")
+
+
+def _aside(row: Mapping[str, Any]) -> dict[str, Any]:
+    names = {"source_file": "file", "source_line": "line"}
+    return {names.get(name, name): value for name, value in row.items()}
+
+
+_ROW = click.argument("row_id", metavar="ID", help="Its id, as `list` shows it.")
+
+
+@quarantine.command()
+@_ROW
+@pass_asked
+def show(asked: Asked, row_id: str) -> None:
+    """Show one row, and what was done about it since."""
+    with asked.pipeline() as pipeline:
+        row = _aside(pipeline.aside_row(row_id))
+    asked.answer(row, _row_text(asked, row))
+
+
+def _row_text(asked: Asked, row: Mapping[str, Any]) -> str:
+    zone = asked.zone()
+    place = f"{row['file']}, line {row['line']}"
+    fields = {
+        "place": place if row["column"] is None else f"{place}, column {row['column']}",
+        "source": row["source"],
+        "turned away by": f"{row['rule']}: {row['reason']}",
+        "known since": f"{shown.moment(row['known_at'], zone)} {zone.key}",
+        "said": row["raw"],
+    }
+    lines = [
+        f"{row['id']}",
+        shown.pairs({name: shown.printable(said) for name, said in fields.items()}),
+    ]
+    for step in row["steps"]:
+        why = f" ({step['reason']})" if step["reason"] else ""
+        said = f"{step['step']} by {step['done_by']}{why}: {step['raw']}"
+        lines.append(shown.printable(f"{shown.moment(step['known_at'], zone)} {said}"))
+    return "\n".join(lines)
+
+
+@quarantine.command()
+@_ROW
+@click.option(
+    "--set",
+    "cells",
+    type=Cell(),
+    multiple=True,
+    required=True,
+    metavar="COLUMN=VALUE",
+    help="What a column of the file should have said; several for several.",
+)
+@click.option("--as", "principal", metavar="NAME", help="Who corrects it, if not you.")
+@click.option("--reason", metavar="TEXT", required=True, help="Why; it is kept with the row.")
+@pass_asked
+def fix(
+    asked: Asked,
+    row_id: str,
+    cells: tuple[tuple[str, str], ...],
+    principal: str | None,
+    reason: str,
+) -> None:
+    """Correct a row; it is taken in by a replay.
+
+    What the row said before stays on record. A row that was no row at all needs all its columns.
+    """
+    by = principal or asked.settings().principal
+    with asked.pipeline() as pipeline:
+        row = _aside(pipeline.correct(row_id, dict(cells), by, reason))
+    asked.answer(row, _row_text(asked, row))
+
+
+@quarantine.command()
+@click.argument(
+    "ids", metavar="[ID]...", nargs=-1, help="Only these rows; all of the mapping's source if none."
+)
+@_MAPPING
+@_LOCATION
+@click.option("--as", "principal", metavar="NAME", help="Who replays them, if not you.")
+@pass_asked
+def replay(
+    asked: Asked,
+    ids: tuple[str, ...],
+    mapping: str,
+    location_id: str | None,
+    principal: str | None,
+) -> None:
+    """Take rows in that were corrected, or that fit by now.
+
+    They happened when they say, and are known from now on. What still cannot be taken in stays in
+    quarantine.
+    """
+    by = principal or asked.settings().principal
+    found, key = _mapping(asked, mapping)
+    with asked.pipeline() as pipeline:
+        told = pipeline.replay_aside(found, ids, by=by, location_id=location_id, pseudonym_key=key)
+    _answer(asked, found, told)
+
+
+@click.command(cls=Command)
+@click.option(
+    "--known-by", type=Moment(), metavar="TIME", help="As it was known then.  [default: now]"
+)
+@pass_asked
+def feeds(asked: Asked, known_by: datetime | None) -> None:
+    """Show how each feed of sales stands, now or as known earlier."""
+    zone = asked.zone()
+    with asked.pipeline() as pipeline:
+        rows = pipeline.feeds(asked.moment(known_by))
+    cells = [
+        (
+            *(row["feed"], row["source"], row["state"], f"{row['lines']:,}", f"{row['orders']:,}"),
+            *(f"{row['distinct_skus']:,}", f"{row['units']['net']:,}"),
+            ", ".join(
+                shown.money(each["net"], currency) for currency, each in row["value_minor"].items()
+            ),
+            *(shown.moment(row[f"{name}_occurred_at"], zone) for name in ("first", "last")),
+            shown.listed(row["rejected"]),
+        )
+        for row in rows
+    ]
+    text = f"{shown.table(_FEEDS, cells)}\n\nUnits and values are net of returns. Times are in {zone.key}."
+    asked.answer(rows, text if rows else "No feed of sales has brought anything yet.")
+
+
+COMMANDS = (ingest, feeds)

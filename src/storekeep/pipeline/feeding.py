@@ -1,0 +1,407 @@
+"""Files of a feed become facts and quarantine, and how each feed stands can be told as of any time.
+
+Hides how files are put together into batches, and how a line or a rejected row that was read before is
+known again. What is made of a day's lines does not depend on the order in which files are read.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from storekeep import bus, ingest
+from storekeep.errors import Misused, Refused, StorekeepError
+from storekeep.events import Event, event
+from storekeep.lake import FEED_STATES, PRODUCTS, SALE_LINES
+from storekeep.pipeline.quarantine import (
+    ASIDE,
+    KEPT_ASIDE,
+    LEFT_OUT,
+    TAKEN_IN,
+    Quarantining,
+    known_from,
+)
+from storekeep.retail import PRODUCT, SALE_LINE
+from storekeep.watch import stage
+
+POS = "pos"
+_SALES = "SaleRecorded"
+# From the best to the worst.
+_STATES = ("ok", "degraded", "breached")
+
+
+@dataclass
+class FileRead:
+    """What became of the lines of one file.
+
+    Of the lines `read` each is `accepted`, one of the `duplicates` that were known before, `rejected` or
+    `ignored`, the last two by rule. `repaired` counts accepted lines and duplicates that a rule mended;
+    `unmapped` names columns that the mapping does not know.
+    """
+
+    file: str
+    unmapped: Sequence[str] = ()
+    read: int = 0
+    accepted: int = 0
+    duplicates: int = 0
+    rejected: Counter[str] = field(default_factory=Counter)
+    ignored: Counter[str] = field(default_factory=Counter)
+    repaired: Counter[str] = field(default_factory=Counter)
+
+
+class Feeding(Quarantining):
+    """From files to facts, stock and history, and from there to how a feed stands."""
+
+    def read_sales(
+        self,
+        mapping: ingest.Mapping,
+        files: Sequence[Path],
+        *,
+        location_id: str | None = None,
+        pseudonym_key: bytes | None = None,
+        step: Callable[[int], object] = lambda _: None,
+    ) -> list[FileRead]:
+        """Take the sale lines of files in, each once however often it is read; what became of each file.
+
+        Rows that cannot be taken in go to quarantine. Stock moves and history is kept. A sale happens at
+        `location_id`, or where that is left out in its store. `step` is told of lines as they are dealt
+        with. Raises `Misused` when the mapping is of no sales, and `Refused` for a file that cannot be
+        read: nothing of that file is taken in, the files before it are.
+        """
+        _of_sales(mapping)
+        loaded = ingest.load(
+            mapping,
+            files,
+            known_at=self.now(),
+            references=self._references(mapping),
+            location_id=location_id,
+            pseudonym_key=pseudonym_key,
+            batch_rows=bus.MAX_FACTS,
+        )
+        told: list[FileRead] = []
+        try:
+            for batches in _together(loaded):
+                self._read(mapping.source, batches, told)
+                step(sum(each.read for each in batches))
+        except (Misused, Refused):
+            self._count_in()
+            raise
+        self._count_in()
+        return told
+
+    def _count_in(self) -> None:
+        self.move_stock()
+        self.keep_history()
+
+    def replay_aside(
+        self,
+        mapping: ingest.Mapping,
+        ids: Sequence[str] = (),
+        *,
+        by: str,
+        location_id: str | None = None,
+        pseudonym_key: bytes | None = None,
+    ) -> list[FileRead]:
+        """Take rows of the mapping's source in that are in quarantine (all, or those of `ids`), as corrected.
+
+        They are judged as if their file came again, and keep its name and their lines; they are known from
+        now on. What is taken in, or left out by a rule, leaves quarantine. What came of the rows of each
+        file. Raises `Refused` when one of `ids` is not there.
+        """
+        _of_sales(mapping)
+        rows = self.aside(mapping.source)
+        if unknown := sorted(set(ids) - set(rows["id"].to_pylist())):
+            raise Refused(
+                f"no row {unknown[0]} of source {mapping.source} is in quarantine; nothing was replayed"
+            )
+        if ids:
+            rows = rows.filter(pc.is_in(rows["id"], pa.array(ids)))
+        place = rows.column_names.index("raw")
+        rows = rows.set_column(place, "raw", pc.coalesce(rows["corrected"], rows["raw"]))
+        parts = list(_parts(rows))
+        loaded = ingest.load_again(
+            mapping,
+            parts,
+            known_at=self.now(),
+            references=self._references(mapping),
+            location_id=location_id,
+            pseudonym_key=pseudonym_key,
+        )
+        told: list[FileRead] = []
+        waiting = iter(parts)
+        for batches in _together(loaded):
+            self._replay(mapping, batches, told)
+            done = [step for each in batches for step in _steps(next(waiting), each)]
+            with self._alone_aside():
+                self._note_aside(done, by, None)
+        self._count_in()
+        return told
+
+    def _replay(
+        self, mapping: ingest.Mapping, batches: Sequence[ingest.Loaded], told: list[FileRead]
+    ) -> None:
+        """Take the lines of replayed rows in, apart from equal ones that their file brought before.
+
+        A document's equal lines are numbered, and a line that comes later has the next number. What stands
+        in the same place of the same file is the same line.
+        """
+        with stage("replay_aside", self.tenant, source=mapping.source) as watched:
+            self.keep_history()
+            same = ", ".join(dict.fromkeys((*_SAME, *mapping.document)))
+            rows = self.lake.query(
+                _APART.format(same=same),
+                tables={"sale": SALE_LINES},
+                inputs={"told": pa.concat_tables(each.rows for each in batches)},
+            )
+            fresh = self._taken(
+                mapping.source, rows.select(list(SALE_LINE.names)).cast(SALE_LINE.arrow)
+            )
+            watched.rows = fresh.total()
+        _tell(batches, fresh, told)
+
+    def _references(self, mapping: ingest.Mapping) -> dict[str, pa.Table]:
+        """The tables that a mapping looks into, as this home knows them by now."""
+        found = {}
+        for name, reference in mapping.references.items():
+            if reference.table != PRODUCT.name or reference.on != "sku":
+                raise Refused(f"mapping {mapping.source}: no home looks into {reference.table}")
+            rows = self.lake.query(
+                "SELECT * FROM product QUALIFY"
+                " row_number() OVER (PARTITION BY sku ORDER BY known_at DESC) = 1",
+                tables={"product": PRODUCTS},
+            )
+            if rows.num_rows == 0:
+                raise Refused(
+                    f"mapping {mapping.source} looks into the list of products, and this home has none"
+                )
+            found[name] = rows
+        return found
+
+    def _read(self, source: str, batches: Sequence[ingest.Loaded], told: list[FileRead]) -> None:
+        with stage("read_sales", self.tenant, source=source) as watched:
+            self.keep_rejected(pa.concat_tables(each.rejected for each in batches))
+            rows = pa.concat_tables(each.rows for each in batches)
+            fresh = self._taken(source, rows)
+            watched.rows = fresh.total()
+        _tell(batches, fresh, told)
+
+    def _taken(self, source: str, rows: pa.Table) -> Counter[str]:
+        """Put the lines that are new on the bus; how many of each file."""
+        fresh: Counter[str] = Counter()
+        for partition, days in sorted(_by_partition(self.tenant, rows).items()):
+            with self.store.transaction(self.tenant) as tx:
+                # Nobody who asks for less than now has been told before of what comes now.
+                tx.lock_partition(partition)
+                now = self.now()
+                told = [
+                    event(
+                        _SALES, source, each["location_id"][0].as_py(), now, known_from(each, now)
+                    )
+                    for each in days
+                ]
+                news = self._news(tx, partition, told)
+                bus.append(tx, partition, news)
+            fresh.update(_files(news))
+        return fresh
+
+    # How feeds stand ------------------------------------------------------------------------------------
+
+    def feeds(self, known_by: datetime | None = None) -> list[dict[str, Any]]:
+        """How each feed of sales stands, by source, as it was known by a time (now when left out).
+
+        Of units and values `net` is all, and `gross` what was sold before anything was brought back;
+        values are by currency. What was rejected counts as long as it is in quarantine.
+        """
+        self.keep_history()
+        with self.store.transaction(self.tenant) as tx:
+            told = tx.told_by(_SALES)
+
+        def ask(sql: str) -> list[dict[str, Any]]:
+            found = self.lake.query(
+                sql,
+                tables={"sale": SALE_LINES, "state": FEED_STATES, **KEPT_ASIDE},
+                inputs={"told": told},
+                parameters={"known_by": known_by or self.now()},
+            )
+            return list(found.to_pylist())
+
+        lines = {row["source"]: row for row in ask(_LINES)}
+        values: dict[str, dict[str, dict[str, int]]] = {}
+        for row in ask(_VALUES):
+            both = {"net": row["net"], "gross": row["gross"]}
+            values.setdefault(row["source"], {})[row["currency"]] = both
+        rejected: dict[str, dict[str, int]] = {}
+        for row in ask(
+            f"SELECT source, rule, count(*) AS rows FROM ({ASIDE}) GROUP BY ALL ORDER BY 2"
+        ):
+            rejected.setdefault(row["source"], {})[row["rule"]] = row["rows"]
+        states = {row["feed"]: _STATES[row["worst"]] for row in ask(_STANDING)}
+        return [
+            {
+                "feed": POS,
+                "source": source,
+                "state": states.get(source, _STATES[0]),
+                **_counted(lines.get(source)),
+                "value_minor": values.get(source, {}),
+                "rejected": rejected.get(source, {}),
+            }
+            for source in sorted({*lines, *rejected})
+        ]
+
+
+_SOLD = (
+    "FROM sale JOIN told ON sale.location_id = told.subject AND sale.position = told.position"
+    f" WHERE sale.event_type = '{_SALES}' AND sale.known_at <= $known_by GROUP BY ALL"
+)
+_LINES = (
+    "SELECT source, count(*) AS lines, count(DISTINCT (store_id, basket_id)) AS orders,"
+    " count(DISTINCT sku) AS distinct_skus, count(*) FILTER (customer_id IS NULL) AS without_customer,"
+    " min(occurred_at) AS first, max(occurred_at) AS last, sum(quantity_units)::BIGINT AS net,"
+    f" coalesce(sum(quantity_units) FILTER (quantity_units > 0), 0)::BIGINT AS gross {_SOLD}"
+)
+_VALUES = (
+    "SELECT source, currency, sum(value_minor)::BIGINT AS net,"
+    f" coalesce(sum(value_minor) FILTER (quantity_units > 0), 0)::BIGINT AS gross {_SOLD}"
+    " ORDER BY currency"
+)
+_STANDING = (
+    "WITH latest AS (SELECT feed, location_id, arg_max(state, (occurred_at, known_at)) AS state"
+    " FROM state WHERE known_at <= $known_by GROUP BY ALL)"
+    f" SELECT feed, max(list_position({list(_STATES)}, state)) - 1 AS worst FROM latest GROUP BY feed"
+)
+
+
+def _counted(row: Mapping[str, Any] | None) -> dict[str, Any]:
+    """What is told of a feed's lines; of a feed of which every row was turned away, that there are none."""
+    one = row or {}
+    return {
+        "lines": one.get("lines", 0),
+        "orders": one.get("orders", 0),
+        "distinct_skus": one.get("distinct_skus", 0),
+        "lines_without_customer": one.get("without_customer", 0),
+        "first_occurred_at": one.get("first"),
+        "last_occurred_at": one.get("last"),
+        "units": {"net": one.get("net", 0), "gross": one.get("gross", 0)},
+    }
+
+
+_SAME = ("source_file", "quantity_units", "value_minor", "occurred_at", "sku")
+_APART = """
+    WITH known AS (SELECT DISTINCT {same}, source_line FROM sale SEMI JOIN told USING (source_file)),
+    grouped AS (SELECT *, list(line_key) OVER (PARTITION BY {same}) AS keys FROM told),
+    based AS (
+      SELECT * REPLACE (coalesce(
+        list_filter(keys, key -> list_contains(keys, md5(concat(key, '|', 2))))[1], line_key) AS line_key)
+      FROM grouped),
+    before AS (SELECT {same}, count(*) AS many FROM known GROUP BY ALL),
+    fresh AS (SELECT * FROM based ANTI JOIN known USING ({same}, source_line)),
+    numbered AS (
+      SELECT *, coalesce(many, 0) + row_number() OVER (PARTITION BY {same} ORDER BY source_line) AS number
+      FROM fresh LEFT JOIN before USING ({same}))
+    SELECT * EXCLUDE (keys, many, number)
+      REPLACE (CASE WHEN number > 1 THEN md5(concat(line_key, '|', number)) ELSE line_key END AS line_key)
+    FROM numbered
+"""
+
+
+def _of_sales(mapping: ingest.Mapping) -> None:
+    if (mapping.feed, mapping.target) != (POS, SALE_LINE):
+        raise Misused(
+            f"mapping {mapping.source} is of feed {mapping.feed} and table {mapping.table}; "
+            f"sales are of feed {POS} and table {SALE_LINE.name}"
+        )
+
+
+def _tell(batches: Sequence[ingest.Loaded], fresh: Mapping[str, int], told: list[FileRead]) -> None:
+    """Add up what became of batches, of which so many lines of each file were new."""
+    for each in batches:
+        if each.batch == 0:
+            told.append(FileRead(each.file, each.unmapped))
+        one = told[-1]
+        one.read += each.read
+        one.rejected.update(each.reasons)
+        one.ignored.update(each.ignored)
+        one.repaired.update({rule: many for rule, many in each.repaired.items() if many})
+        new = fresh.get(each.file, 0)
+        one.accepted += new
+        one.duplicates += each.rows.num_rows - new
+
+
+def _parts(rows: pa.Table) -> Iterator[pa.Table]:
+    """Rows of quarantine by file, no two of the same line and no more than an event holds together."""
+    files = rows["source_file"].to_pylist()
+    lines = rows["source_line"].to_pylist()
+    parts: dict[tuple[str, int, int], list[int]] = {}
+    comes: Counter[tuple[str, int]] = Counter()
+    of_file: Counter[str] = Counter()
+    for place, (file, line) in enumerate(zip(files, lines, strict=True)):
+        key = (file, comes[file, line], of_file[file] // bus.MAX_FACTS)
+        parts.setdefault(key, []).append(place)
+        comes[file, line] += 1
+        of_file[file] += 1
+    for places in parts.values():
+        yield rows.take(places)
+
+
+def _steps(part: pa.Table, came: ingest.Loaded) -> Iterator[tuple[str, str, str]]:
+    """What came of the rows of a part that are not to stay: id, step and what the row says."""
+    taken, stay = (set(each["source_line"].to_pylist()) for each in (came.rows, came.rejected))
+    for row in part.select(["id", "source_line", "raw"]).to_pylist():
+        if row["source_line"] not in stay:
+            step = TAKEN_IN if row["source_line"] in taken else LEFT_OUT
+            yield row["id"], step, row["raw"]
+
+
+def _together(loaded: Iterator[ingest.Loaded]) -> Iterator[list[ingest.Loaded]]:
+    """Batches of files put together as far as they fit into one event; also those before a refused file.
+
+    A file comes after an earlier one of the same name only in the next, so that they can be told apart.
+    """
+    waiting: list[ingest.Loaded] = []
+    try:
+        for each in loaded:
+            many = sum(one.read for one in waiting) + each.read
+            apart = each.batch > 0 or each.file not in {one.file for one in waiting}
+            if waiting and (many > bus.MAX_FACTS or not apart):
+                ready, waiting = waiting, []
+                yield ready
+            waiting.append(each)
+    except StorekeepError:
+        if waiting:
+            yield waiting
+        raise
+    if waiting:
+        yield waiting
+
+
+def _by_partition(tenant: str, rows: pa.Table) -> dict[int, list[pa.Table]]:
+    """The lines of each trading day of a location, in one order, by the partition they belong to."""
+    found: dict[int, list[pa.Table]] = {}
+    order = [(name, "ascending") for name in ("location_id", "day", "occurred_at", "line_key")]
+    sorted_rows = rows.sort_by(order)
+    names = sorted_rows["location_id"].combine_chunks()
+    days = pc.binary_join_element_wise(
+        sorted_rows["day"].cast(pa.string()).combine_chunks(), names, "/"
+    )
+    start = 0
+    for end in pc.run_end_encode(days).run_ends.to_pylist():
+        partition = bus.partition_of(tenant, names[start].as_py())
+        found.setdefault(partition, []).append(sorted_rows.slice(start, end - start))
+        start = end
+    return found
+
+
+def _files(events: Sequence[Event]) -> Counter[str]:
+    """How many facts of events are of each file."""
+    counted: Counter[str] = Counter()
+    for each in events:
+        for one in pc.value_counts(each.facts["source_file"]).to_pylist():
+            counted[one["values"]] += one["counts"]
+    return counted
