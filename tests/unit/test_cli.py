@@ -14,6 +14,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -429,8 +430,10 @@ def test_a_command_that_is_stopped_says_so_and_leaves_nothing_running(
         opens = Path("/proc", str(running.pid), "fd")
         until = time.monotonic() + 20
         while time.monotonic() < until:
-            if any(each.resolve() == folder / "lock" for each in opens.iterdir()):
-                break
+            # What is open changes while one looks.
+            with suppress(FileNotFoundError):
+                if any(each.resolve() == folder / "lock" for each in opens.iterdir()):
+                    break
             time.sleep(0.02)
         running.send_signal(number)
     out, said = running.communicate(timeout=20)
