@@ -43,8 +43,9 @@ class Waiting(Recorded):
     def due_kinds(self) -> list[tuple[str, str | None]]:
         """Of which action, and of which agent, there are pending actions that are due, in order."""
         rows = self._run(
-            "SELECT DISTINCT p.action, d.agent FROM pending_action p"
-            " LEFT JOIN decided d USING (tenant, decision_id) WHERE p.not_before <= now()"
+            "SELECT DISTINCT p.action, r.agent FROM pending_action p"
+            " LEFT JOIN decision d USING (tenant, decision_id) LEFT JOIN run r USING (tenant, batch)"
+            " WHERE p.not_before <= now()"
             " AND (p.leased_until IS NULL OR p.leased_until < now()) ORDER BY 1, 2"
         )
         return [(row["action"], row["agent"]) for row in rows]
@@ -65,13 +66,14 @@ class Waiting(Recorded):
         action, agent = kind or (None, None)
         rows = self._run(
             "WITH due AS (SELECT p.tenant, p.decision_id, p.begun FROM pending_action p"
-            "  LEFT JOIN decided d USING (tenant, decision_id) WHERE p.not_before <= now()"
+            "  LEFT JOIN decision d USING (tenant, decision_id) LEFT JOIN run r USING (tenant, batch)"
+            "  WHERE p.not_before <= now()"
             "  AND (p.leased_until IS NULL OR p.leased_until < now())"
             "  AND (p.dead_since IS NULL OR p.expires_at <= %s::timestamptz)"
-            "  AND (%s::text IS NULL OR (p.action = %s AND d.agent IS NOT DISTINCT FROM %s::text))"
+            "  AND (%s::text IS NULL OR (p.action = %s AND r.agent IS NOT DISTINCT FROM %s::text))"
             # What takes something back goes on: it makes nothing worse.
             "  AND (p.action LIKE 'compensate:%%' OR NOT EXISTS (SELECT FROM halt h"
-            "   WHERE h.tenant = p.tenant AND h.agent IN ('', d.agent)))"
+            "   WHERE h.tenant = p.tenant AND h.agent IN ('', r.agent)))"
             "  ORDER BY p.task_group, p.decision_id LIMIT %s FOR UPDATE OF p SKIP LOCKED)"
             " UPDATE pending_action p SET leased_until = now() + %s, leased_by = %s,"
             "  attempts = attempts + 1, begun = true FROM due"
