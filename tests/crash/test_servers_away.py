@@ -10,14 +10,12 @@ import json
 import os
 import shutil
 import signal
-import subprocess
-import sys
 import tempfile
 import threading
 import time
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -35,9 +33,9 @@ from storekeep.events import event
 from storekeep.lake import SALE_LINES
 from storekeep.pipeline import Pipeline, opened
 from tests import shop
+from tests.at_work import workers
 
 pytestmark = [pytest.mark.crash, pytest.mark.slow]
-ROOT = Path(__file__).parents[2]
 SECONDS = int(os.environ.get("STOREKEEP_TEST_SECONDS", "20"))
 LINES_A_SECOND = 1_000
 LOCATIONS = ("N1", "N2", "S1")
@@ -121,29 +119,6 @@ class Tills:
                 continue
             self.told[location_id] += facts.num_rows
             return
-
-
-@contextmanager
-def workers(home: Settings) -> Iterator[list[subprocess.Popen[str]]]:
-    """Processes of `storekeep work`; none outlives the test."""
-    words = ["--home", str(home.home), "--tenant", home.tenant, "--json", "work"]
-    started = [
-        subprocess.Popen(
-            [sys.executable, "-m", "storekeep", *words],
-            cwd=ROOT,
-            env={**os.environ, "STOREKEEP_BUS_URL": bus.opening.OWN_NATS},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for _ in range(WORKERS)
-    ]
-    try:
-        yield started
-    finally:
-        for each in started:
-            each.kill()
-            each.communicate()
 
 
 def end_servers(home: Settings, tills: threading.Thread) -> None:
@@ -268,7 +243,8 @@ def test_servers_that_die_while_tills_ring_lose_and_double_nothing(home: Setting
             count(pipeline, location_id)
         before, old = shelves(pipeline), logged(pipeline)
     tills = Tills(home)
-    with servers.lease(home), workers(home) as started:
+    environ = {"STOREKEEP_BUS_URL": bus.opening.OWN_NATS}
+    with servers.lease(home), workers(home, WORKERS, environ) as started:
         ringing = threading.Thread(target=tills.ring)
         ringing.start()
         end_servers(home, ringing)

@@ -5,13 +5,9 @@ from __future__ import annotations
 import json
 import os
 import signal
-import subprocess
-import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from datetime import UTC, datetime
-from pathlib import Path
 
 import pytest
 
@@ -21,38 +17,13 @@ from storekeep.config import Settings
 from storekeep.decisions import Selection
 from storekeep.pipeline import Pipeline, opened
 from tests import shop
+from tests.at_work import workers
 from tests.contracts.order_system import OrderSystem
 from tests.pending import pend
 
 pytestmark = [pytest.mark.crash, pytest.mark.slow]
-ROOT = Path(__file__).parents[2]
 MANY = 500
 LEASE_SECONDS = 5
-
-
-@contextmanager
-def workers(home: Settings, url: str, many: int) -> Iterator[list[subprocess.Popen[str]]]:
-    """So many processes of `storekeep work`."""
-    systems = {"PlacePurchaseOrder": {"url": url, "timeout_seconds": 5}}
-    environ = {**os.environ, "STOREKEEP_ADAPTERS": json.dumps(systems)}
-    words = ["--home", str(home.home), "--tenant", home.tenant, "--json", "work"]
-    started = [
-        subprocess.Popen(
-            [sys.executable, "-m", "storekeep", *words],
-            cwd=ROOT,
-            env=environ,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for _ in range(many)
-    ]
-    try:
-        yield started
-    finally:
-        for each in started:
-            each.kill()
-            each.communicate()
 
 
 def until(so: Callable[[], bool], seconds: float) -> float:
@@ -88,7 +59,9 @@ def test_two_of_three_workers_are_killed_and_every_order_exists_once(
         )
         with opened(home, now=lambda: datetime.now(UTC)) as pipeline:
             keys = pend(pipeline, MANY)
-            with workers(home, system.url, 3) as started:
+            systems = {"PlacePurchaseOrder": {"url": system.url, "timeout_seconds": 5}}
+            environ = {"STOREKEEP_ADAPTERS": json.dumps(systems)}
+            with workers(home, 3, environ) as started:
                 names = {f"{os.uname().nodename}:{each.pid}": each for each in started}
                 until(lambda: len(held(pipeline)) == 3 and len(system.lines) > 50, 120)
                 dead = sorted(names)[:2]

@@ -5,8 +5,10 @@ from __future__ import annotations
 import gzip
 import json
 import random
+import time
 import zipfile
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
@@ -19,13 +21,15 @@ from click.testing import Result
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from storekeep import ingest
+from storekeep import bus, ingest
 from storekeep.config import Settings
 from storekeep.errors import Misused, Refused
 from storekeep.lake import PRODUCTS, SALE_LINES
 from storekeep.pipeline import Pipeline, opened
 from storekeep.pipeline.feeding import _together
 from storekeep.retail import FEED_STATE, PRODUCT, STOCK_COUNT
+from storekeep.store import Transaction
+from tests.shop import Clock
 from tests.unit.test_cli import ask, told
 from tests.unit.test_ingest import HEADER, LINE, TILL
 
@@ -404,6 +408,31 @@ def test_the_state_of_a_feed_is_the_worst_of_its_locations(home: Home) -> None:
             assert pipeline.feeds()[0]["state"] == (
                 "ok" if (state, place) == ("ok", "main") else "degraded"
             )
+
+
+def test_lines_that_wait_for_others_are_known_from_when_their_turn_comes(home: Home) -> None:
+    """Who asked meanwhile how things were known was told without them."""
+    file, clock = home.file("a.csv", line(1)), Clock(datetime(2026, 2, 1, tzinfo=UTC))
+    found = ingest.mapping(home.mapping)
+    with opened(home.settings, now=clock) as pipeline, ThreadPoolExecutor(1) as pool:
+        place = bus.partition_of(pipeline.tenant, "S1")
+        with pipeline.store.again() as others, others.transaction(pipeline.tenant) as tx:
+            tx.lock_partition(place)
+            read = pool.submit(pipeline.read_sales, found, [file], location_id="S1")
+            until_somebody_waits(tx)
+            clock.now += timedelta(hours=1)
+        read.result(timeout=20)
+        assert [row["known_at"] for row in facts_of_sales(pipeline)] == [clock.now]
+
+
+def until_somebody_waits(tx: Transaction) -> None:
+    """Another session of the database waits for a lock."""
+    until = time.monotonic() + 20
+    while time.monotonic() < until:
+        if tx._run("SELECT pid FROM pg_locks WHERE NOT granted"):
+            return
+        time.sleep(0.02)
+    raise AssertionError("nobody waits")
 
 
 # Quarantine -------------------------------------------------------------------------------------------

@@ -313,6 +313,19 @@ def test_what_cannot_be_told_fails_closed() -> None:
     assert reasons(judgement)[4][0].startswith("It could not be told, so a person is asked: ")
 
 
+def test_the_same_figures_are_told_otherwise_where_a_rule_could_not_be_told() -> None:
+    """Rows share their words only where they share their state too."""
+    full = {**rule("full", "on_hand_units > 3"), "reason": "{order_units} are too many."}
+    judgement = judged(
+        book(forbid=[full]), [{}] * 3, [{"on_hand_units": held} for held in (9, None, 9)]
+    )
+    assert [told[0] for told in reasons(judgement)] == [
+        "10 are too many.",
+        "It could not be told, so it is forbidden: 10 are too many.",
+        "10 are too many.",
+    ]
+
+
 def test_a_rule_that_errs_cannot_be_told_and_harms_no_other_row() -> None:
     forbid = [rule("odd", "order_value_minor * 9000000000000000000 > 5")]
     judgement = judged(book(forbid=forbid), [{}, {"order_units": 0}, {}])

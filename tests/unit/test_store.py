@@ -23,7 +23,7 @@ from psycopg.conninfo import make_conninfo
 
 from storekeep import servers
 from storekeep.config import Settings
-from storekeep.decisions import Selection
+from storekeep.decisions import Selection, decision_ids
 from storekeep.errors import InvariantBroken, Permanent, Refused, Transient
 from storekeep.servers import Database
 from storekeep.servers.database import check_given
@@ -352,6 +352,51 @@ def test_the_first_column_comes_out_as_it_went_in(
         assert (
             dict(zip(found["key"].to_pylist(), found["amount"].to_pylist(), strict=True)) == amounts
         )
+
+
+@settings(max_examples=30)
+@given(
+    st.lists(st.integers(0, 5_000), min_size=1, max_size=8),
+    st.none() | st.integers(0, 5_000),
+    st.none() | st.integers(0, 5_000),
+)
+@example([1_500], 1_400, 1_600)
+def test_decisions_are_chosen_by_the_very_time_they_were_made(
+    database: Database, times: list[int], since: int | None, until: int | None
+) -> None:
+    """An id has milliseconds only, and what is chosen goes by microseconds."""
+
+    def at(micros: int | None) -> datetime | None:
+        return (
+            None if micros is None else datetime(2026, 3, 2, tzinfo=UTC) + timedelta(0, 0, micros)
+        )
+
+    with Store(database.conninfo) as store, store.transaction(f"t{uuid4().hex[:12]}") as tx:
+        texts = ("agent", "agent_version", "rulebook_version", "action", "location_id")
+        seal = dict.fromkeys(("root", "previous", "chain", "signature"), "x")
+        expected = []
+        for batch, micros in enumerate(times, 1):
+            time = at(micros)
+            assert time is not None
+            (key,) = decision_ids(time, "test", [str(batch)])
+            tx.append_seal(
+                {
+                    **seal,
+                    "batch": batch,
+                    "batch_id": str(uuid4()),
+                    "entry_count": 1,
+                    "recorded_at": time,
+                },
+                b"",
+            )
+            tx.add_run(batch, {**dict.fromkeys(texts, "x"), "decided_at": time})
+            row = {"decision_id": key, "batch": batch, "place": 1}
+            row |= dict.fromkeys(("subject", "verdict", "status"), "x")
+            tx.add_decisions(pa.Table.from_pylist([row]))
+            if (since is None or micros >= since) and (until is None or micros < until):
+                expected.append(key)
+        found = tx.decisions(Selection(since=at(since), until=at(until)))
+        assert [row["decision_id"] for row in found] == sorted(expected, reverse=True)
 
 
 def test_nothing_goes_in_and_comes_out_as_nothing(store: Store, tenant: str) -> None:

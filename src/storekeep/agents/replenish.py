@@ -166,11 +166,6 @@ def _holds(subjects: pa.ChunkedArray, reasons: pa.Array) -> pa.Table:
     )
 
 
-def no_holds() -> pa.Table:
-    """Nothing held."""
-    return HOLDS.empty_table()
-
-
 def _numbers(values: pa.Table, name: str) -> _Floats:
     return np.asarray(pc.cast(values[name], pa.float64()).to_numpy(), dtype=np.float64)
 

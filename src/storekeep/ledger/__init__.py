@@ -24,7 +24,7 @@ from storekeep.ledger.chain import (
 )
 from storekeep.ledger.explain import changes, explain, header, money_of, standing, steps, text
 from storekeep.ledger.inclusion import proved, verify_proof, written
-from storekeep.ledger.merkle import climb, leaf, proof, root
+from storekeep.ledger.merkle import climb, leaf, root
 from storekeep.ledger.provenance import provenance
 from storekeep.ledger.recall import (
     Recorded,
@@ -67,7 +67,6 @@ __all__ = [
     "outcome",
     "plan",
     "plan_again",
-    "proof",
     "proposed",
     "proved",
     "provenance",

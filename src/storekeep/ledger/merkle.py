@@ -59,12 +59,6 @@ def siblings(many: int, place: int) -> list[tuple[str, int]]:
     return found
 
 
-def proof(leaves_: Sequence[bytes], place: int) -> list[tuple[str, str]]:
-    """The siblings from a leaf up to the root, each with its side: that the entry is in the batch."""
-    nodes = [node for level in levels(leaves_) for node in level]
-    return [(side, nodes[at].hex()) for side, at in siblings(len(leaves_), place)]
-
-
 def climb(entry: str, path: Iterable[tuple[str, str]]) -> str:
     """The root that an entry and its proof lead to, in hexadecimal."""
     node = leaf(entry)

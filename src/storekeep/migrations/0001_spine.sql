@@ -52,6 +52,7 @@ CREATE TABLE stock_position (
 -- Never holds a row: the shape of what stock is moved by.
 CREATE TABLE stock_move (
   tenant text NOT NULL,
+  place bigint NOT NULL,
   location_id text NOT NULL,
   sku text NOT NULL,
   on_hand_units bigint NOT NULL,
