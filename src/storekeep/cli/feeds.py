@@ -109,9 +109,21 @@ class Cell(click.ParamType[tuple[str, str]]):
         return name, said
 
 
-@click.group(cls=Group)
-def ingest() -> None:
+_SUGGESTED = click.Path(exists=True, dir_okay=False, path_type=Path)
+
+
+@click.group(cls=Group, invoke_without_command=True)
+@click.option(
+    "--suggest", "sample", metavar="FILE", type=_SUGGESTED, help="The same as `suggest FILE`."
+)
+@click.pass_context
+def ingest(context: click.Context, sample: Path | None) -> None:
     """Take in what others sent, and see to what was rejected."""
+    if sample is not None:
+        context.invoke(suggest, file=sample)
+        context.exit()
+    if context.invoked_subcommand is None:
+        raise click.exceptions.NoArgsIsHelpError(context)
 
 
 def _of(feed: str, brings: str) -> click.Command:
@@ -218,6 +230,21 @@ def _read_text(told: Sequence[FileRead], totals: Mapping[str, Any]) -> str:
     if unmapped:
         said.append(f"Columns that the mapping does not name: {', '.join(unmapped)}.")
     return "\n".join([shown.table(_FILES, rows), "", *map(shown.printable, said)])
+
+
+@ingest.command()
+@click.argument("file", metavar="FILE", type=_SUGGESTED, help="A file of the feed.")
+@pass_asked
+def suggest(asked: Asked, file: Path) -> None:
+    """Propose a mapping for files like one.
+
+    Nothing is taken in. What is printed is a mapping that loads; look at the lines that say LOOK, and keep it
+    in a file.
+    """
+    from storekeep import ingest as reading
+
+    found = reading.suggest(file)
+    asked.answer({"mapping": found.text, "look": list(found.look)}, found.text.rstrip("\n"))
 
 
 @ingest.group(cls=Group)
