@@ -30,7 +30,7 @@ FEEDS: Mapping[str, str] = {
     "fulfilments": "what was sent out of customers' orders",
 }
 # The mappings that ship for files whose columns are named as ours.
-_USUAL: Mapping[str, str] = {
+USUAL: Mapping[str, str] = {
     "stock": "stock_counts",
     "suppliers": "deliveries",
     "products": "catalogue",
@@ -84,7 +84,7 @@ def _mapping_option(
     )
 
 
-_LOCATION = click.option(
+LOCATION = click.option(
     "--location",
     "location_id",
     metavar="ID",
@@ -137,13 +137,13 @@ def _of(feed: str, brings: str) -> click.Command:
         type=click.Path(exists=True, path_type=Path),
         help=f"Files of {brings}, plain, gz or zip, and folders of them.",
     )
-    @_mapping_option(_USUAL.get(feed))
-    @_LOCATION
+    @_mapping_option(USUAL.get(feed))
+    @LOCATION
     @pass_asked
     def take_in(asked: Asked, paths: Sequence[Path], mapping: str, location_id: str | None) -> None:
         from storekeep.cli.progress import Bars
 
-        found, key = _mapping(asked, mapping, feed)
+        found, key = mapping_of(asked, mapping, feed)
         files = [file for path in paths for file in _files(path)]
         with asked.pipeline() as pipeline, Bars() as bars:
             bars.begin(f"Taking in {shown.count(len(files), 'file')}")
@@ -177,7 +177,7 @@ def _files(path: Path) -> list[Path]:
     return files
 
 
-def _mapping(asked: Asked, name: str, feed: str | None = None) -> tuple[Mapped, bytes | None]:
+def mapping_of(asked: Asked, name: str, feed: str | None = None) -> tuple[Mapped, bytes | None]:
     """A mapping, of a feed if one is named, and the key of pseudonyms where it takes one."""
     settings = asked.at_home()
     from storekeep import ingest as reading
@@ -190,7 +190,7 @@ def _mapping(asked: Asked, name: str, feed: str | None = None) -> tuple[Mapped, 
 
 
 def _answer(asked: Asked, found: Mapped, told: Sequence[FileRead]) -> dict[str, Any]:
-    totals = _totals(told)
+    totals = totals_of(told)
     files = [_of_file(each) for each in told]
     document = {"feed": found.feed, "source": found.source, "files": files, "totals": totals}
     asked.answer(document, _read_text(told, totals))
@@ -201,7 +201,8 @@ def _of_file(one: FileRead) -> dict[str, Any]:
     return {**asdict(one), **{name: dict(sorted(getattr(one, name).items())) for name in _TALLIES}}
 
 
-def _totals(told: Sequence[FileRead]) -> dict[str, Any]:
+def totals_of(told: Sequence[FileRead]) -> dict[str, Any]:
+    """What became of the lines of all files."""
     tallies = {
         name: sum((getattr(each, name) for each in told), Counter[str]()) for name in _TALLIES
     }
@@ -350,7 +351,7 @@ def fix(
     "ids", metavar="[ID]...", nargs=-1, help="Only these rows; all of the mapping's source if none."
 )
 @_mapping_option()
-@_LOCATION
+@LOCATION
 @click.option("--as", "principal", metavar="NAME", help="Who replays them, if not you.")
 @pass_asked
 def replay(
@@ -366,7 +367,7 @@ def replay(
     quarantine.
     """
     by = principal or asked.settings().principal
-    found, key = _mapping(asked, mapping)
+    found, key = mapping_of(asked, mapping)
     with asked.pipeline() as pipeline:
         told = pipeline.replay_aside(found, ids, by=by, location_id=location_id, pseudonym_key=key)
     _answer(asked, found, told)
