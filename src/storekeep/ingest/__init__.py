@@ -16,19 +16,22 @@ from storekeep.ingest.complete_journey import (
     load_marketing,
     load_promotions,
 )
-from storekeep.ingest.feeds import Mapping, read, shipped
+from storekeep.ingest.feeds import FEEDS, Mapping, read, shipped
 from storekeep.ingest.loading import Loaded, load, load_again
 from storekeep.ingest.products import Products, load_products
 from storekeep.ingest.pseudonyms import pseudonym_key
 from storekeep.ingest.staging import as_cells
 from storekeep.ingest.statement import parsed
+from storekeep.ingest.suggesting import Suggestion, suggest
 
 __all__ = [
+    "FEEDS",
     "Bounds",
     "Loaded",
     "Mapping",
     "Marketing",
     "Products",
+    "Suggestion",
     "as_cells",
     "complete_journey_files",
     "load",
@@ -39,6 +42,7 @@ __all__ = [
     "mapping",
     "pseudonym_key",
     "shipped",
+    "suggest",
 ]
 
 
