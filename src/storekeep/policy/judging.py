@@ -347,18 +347,19 @@ def rows_read(
     if not proposals["subject"].equals(values["subject"]):
         places = pc.index_in(_one(proposals["subject"]), _one(values["subject"]))
     named = {"subject", "priority", *rulebook.action.parameters.names}
+    asked, known = set(proposals.column_names), set(values.column_names)
     columns = []
     for field in rulebook.query.schema:
         name = field.name
         if name == ROW:
             column = pa.array(np.arange(size))
-        elif name == GROUP_VALUE and name in proposals.column_names:
+        elif name == GROUP_VALUE and name in asked:
             column = _one(proposals[name])
         elif name == GROUP_VALUE and GROUP in named:
             column = _group_value(proposals, rulebook.action.money, apart)
         elif name in named:
             column = _one(proposals[name])
-        elif (own := name.removeprefix(EVIDENCE)) in values.column_names:
+        elif (own := name.removeprefix(EVIDENCE)) in known:
             column = _one(values[own])
             column = column if places is None else column.take(places)
         else:

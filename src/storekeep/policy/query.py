@@ -4,8 +4,8 @@ Hides the SQL. Each rule becomes a state of two bits (silent, spoke, could not b
 packed into words of 64 bits, so that a row's whole judgement is a few integers; what rows share (the value
 of a group, what is left of a limit) is added up outside, where it costs a row nothing.
 
-The rows come from a Python object that hands DuckDB another Arrow stream each time: the statement is
-planned once, which is what makes one proposal as cheap as it is.
+The rows come from a dataset that hands DuckDB another Arrow stream each time: the statement is planned
+once, which is what makes one proposal as cheap as it is.
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ from __future__ import annotations
 import functools
 import threading
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any
 
 import duckdb
 import pyarrow as pa
+from pyarrow import dataset
 
 from storekeep.errors import InvariantBroken, Transient
 from storekeep.policy.reasons import LARGEST_FIGURE
@@ -59,19 +59,28 @@ COULD_NOT_TELL: Mapping[str, str] = {
 NOTHING_IS_LEFT = "Nothing would be left of it: "
 
 
-class _Feed:
-    """What DuckDB reads as a table: whichever rows it was last given."""
+class _Feed(dataset.InMemoryDataset):  # type: ignore[misc] # pyarrow has no types
+    """What DuckDB reads as a table: whichever rows it was last given.
 
-    def __init__(self, schema: pa.Schema) -> None:
-        self.empty = schema.empty_table()
-        self.rows = self.empty
+    It is a dataset since of anything else DuckDB would have pyarrow make one, at each reading.
+    """
 
-    def __arrow_c_schema__(self) -> Any:
-        return self.empty.schema.__arrow_c_schema__()
+    rows: pa.Table
 
-    def __arrow_c_stream__(self, requested_schema: Any = None) -> Any:
-        reader = self.rows.to_reader(max_chunksize=_CHUNK_ROWS)
-        return reader.__arrow_c_stream__(requested_schema)
+    def scanner(self, columns: list[str], **_: object) -> _Rows:
+        """The columns that DuckDB asks for."""
+        return _Rows(self.rows.select(columns))
+
+
+class _Rows:
+    """Rows as DuckDB asks a scanner for them."""
+
+    def __init__(self, rows: pa.Table) -> None:
+        self._rows = rows
+
+    def to_reader(self) -> pa.RecordBatchReader:
+        """The rows, some thousands at a time."""
+        return self._rows.to_reader(max_chunksize=_CHUNK_ROWS)
 
 
 @functools.cache
@@ -95,7 +104,8 @@ class Query:
         texts = {_JUDGE: (self.schema, text.judge()), _KEYS: (self.schema, text.keys())}
         if text.changes:
             texts |= {_BOUNDS: (self.schema, text.bounds()), _DERIVE: (self.schema, text.derive())}
-        self._feeds = {name: _Feed(schema) for name, (schema, _) in texts.items()}
+        self._empty = {name: schema.empty_table() for name, (schema, _) in texts.items()}
+        self._feeds = {name: _Feed(rows) for name, rows in self._empty.items()}
         self._prepare({name: body for name, (_, body) in texts.items()})
 
     def judge(self, rows: pa.Table) -> pa.Table:
@@ -145,7 +155,7 @@ class Query:
             except duckdb.Error as error:
                 raise InvariantBroken(f"a compiled rulebook cannot be run: {error}") from error
             finally:
-                feed.rows = feed.empty
+                feed.rows = self._empty[name]
 
 
 def any_row(condition: str, rows: pa.Table, *, untold: bool) -> bool:

@@ -53,6 +53,8 @@ full_page_writes = on
 synchronous_commit = on
 wal_compression = on
 max_wal_size = 2GB
+wal_buffers = 64MB
+temp_buffers = 64MB
 timezone = 'UTC'
 log_timezone = 'UTC'
 # The log tells of the server's own life. Statements, their values and the errors they met name people.
