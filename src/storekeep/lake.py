@@ -12,6 +12,7 @@ import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Self
 from urllib.parse import unquote
@@ -139,8 +140,7 @@ class Lake:
             if done is None or done < position:
                 rows = rows.cast(kept.schema)
                 if kept.month_of is not None:
-                    months = pc.strftime(rows[kept.month_of], format="%Y-%m")
-                    rows = rows.append_column(_MONTH, months)
+                    rows = rows.append_column(_MONTH, _months(rows[kept.month_of]))
                 self._write(kept, table, rows, Transaction(writer, position))
                 if table.version() % _APPENDS_TOGETHER == 0:
                     self._compact(kept, table)
@@ -315,6 +315,19 @@ def outside_log(kept: Kept, rows: pa.Table) -> pa.Table:
     for each in lacking:
         rows = rows.append_column(each, pa.nulls(rows.num_rows, each.type))
     return rows
+
+
+def month(time: datetime) -> str:
+    """The month of the layout that a time belongs to."""
+    return time.astimezone(UTC).strftime("%Y-%m")
+
+
+def _months(times: pa.ChunkedArray) -> pa.Array:
+    """The month of the layout that each time belongs to; a few are put into words, not all."""
+    begins = pc.floor_temporal(times, unit="month").combine_chunks().dictionary_encode()
+    return pa.array([month(each) for each in begins.dictionary.to_pylist()], pa.string()).take(
+        begins.indices
+    )
 
 
 def _first_line(error: Exception) -> str:

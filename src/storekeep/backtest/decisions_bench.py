@@ -163,7 +163,7 @@ def _beside(name: str, given: pa.Table, verdicts: pa.Array, ours: float, share: 
 def _recording(pipeline: Pipeline, book: policy.Rulebook, many: int) -> list[Row]:
     size = min(_RUN, many)
     spent = 0.0
-    with _memory(pipeline) as memory:
+    with memory(pipeline) as held:
         for place in range(many // size):
             batch = _run(book, size, place)
             spent += seconds(partial(_record, pipeline, batch))
@@ -176,7 +176,7 @@ def _recording(pipeline: Pipeline, book: policy.Rulebook, many: int) -> list[Row
     return [
         at_most(f"record {what}", spent, "s", 25 * goal),
         at_most(f"verify {what}", verified, "s", 20 * goal),
-        at_most("memory of all processes while recording and verifying", max(memory), "MiB", 3072),
+        at_most("memory of all processes while recording and verifying", max(held), "MiB", 3072),
     ]
 
 
@@ -212,7 +212,7 @@ def _record(pipeline: Pipeline, batch: Batch) -> None:
 
 
 @contextmanager
-def _memory(pipeline: Pipeline) -> Iterator[list[float]]:
+def memory(pipeline: Pipeline) -> Iterator[list[float]]:
     """What all processes hold together, in MiB, four times a second."""
     pids = pipeline.store.server_pids()
     seen, over = [0.0], threading.Event()

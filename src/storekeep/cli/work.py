@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import date, datetime
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,11 +15,12 @@ from storekeep.cli.asked import Asked, Command, pass_asked
 from storekeep.cli.shown import Column
 
 if TYPE_CHECKING:
+    from storekeep.config import Settings
     from storekeep.pipeline import Run
 
 _DAY = click.DateTime(["%Y-%m-%d"])
 CARRIED = ("received", "known", "put_aside", "forwarded")
-_BENCHES = ("bus", "decisions", "spine")
+_BENCHES = ("bus", "decisions", "ingest", "spine")
 _MEASURED = (
     Column("Figure", wrap=True),
     Column("Value", right=True),
@@ -178,19 +180,29 @@ def _round_text(came: Mapping[str, Any]) -> str:
     "name",
     type=click.Choice(_BENCHES),
     metavar="NAME",
-    help="What to measure: bus, decisions, spine.",
+    help="What to measure: bus, decisions, ingest, spine.",
 )
 @click.option("--quick", is_flag=True, help="A tenth of the size.")
+@click.option(
+    "--files",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="For ingest: a zip of daily files as UCI's Online Retail has them. Without it lines are made up.",
+)
 @pass_asked
-def bench(asked: Asked, name: str, *, quick: bool) -> None:
+def bench(asked: Asked, name: str, *, quick: bool, files: Path | None) -> None:
     """Measure, and compare with what one would use instead.
 
     A goal that was not met shows in the rows, and does not change the exit code.
     """
     settings = asked.settings()
-    from storekeep.backtest import bus_bench, decisions_bench, spine_bench
+    from storekeep.backtest import bus_bench, decisions_bench, ingest_bench, spine_bench
 
-    benches = {"bus": bus_bench.run, "decisions": decisions_bench.run, "spine": spine_bench.run}
+    benches: Mapping[str, Callable[[Settings, bool], list[dict[str, Any]]]] = {
+        "bus": bus_bench.run,
+        "decisions": decisions_bench.run,
+        "ingest": partial(ingest_bench.run, files=files),
+        "spine": spine_bench.run,
+    }
     rows = benches[name](settings, quick)
     cells = [
         (

@@ -87,7 +87,7 @@ def statement(
     given = tuple(name for name in mapping.target.names if name in filled)
     extra = {f"__p_{name}": one for name, one in parts.product.items()} if products else {}
     steps = [
-        ("typed", _typed(readers)),
+        ("typed", _typed(mapping, readers)),
         ("scope", _scope(mapping, parts)),
         ("repaired", _repaired(mapping, parts)),
         ("flagged", _flagged(mapping, parts, extra)),
@@ -165,17 +165,44 @@ def _fits(mapping: Mapping, name: str, one: Expression, path: tuple[str | int, .
         )
 
 
-def _typed(readers: Sequence[Cell]) -> str:
-    gaps = [one.gap for one in readers if one.gap]
-    columns = [
-        "__file",
-        "__line",
-        "__row",
-        *(one.cell for one in readers),
-        *(f"{one.value} AS {quoted(one.name)}" for one in readers),
-        f"({' OR '.join(gaps) or 'false'}) AS __gap",
-    ]
-    return f"SELECT {', '.join(columns)} FROM block"
+def _typed(mapping: Mapping, readers: Sequence[Cell]) -> str:
+    """Each row's cells, and what they hold. A time is dear to read, so each is read once a block.
+
+    Lines of one basket share theirs, as do those of one report.
+    """
+    gaps, joins = [], []
+    columns = ["__file", "__line", "__row", *(one.cell for one in readers)]
+    for place, one in enumerate(readers):
+        if one.kind != "time":
+            columns.append(f"{one.value} AS {quoted(one.name)}")
+            continue
+        found = {"k": one.cell, "v": one.value, "g": one.gap or "false"}
+        if one.name == _tells_day(mapping):
+            found["d"] = _day(mapping, one.value)
+            columns.append(f'"__d{place}" AS __day')
+        told = ", ".join(f'{text} AS "__{name}{place}"' for name, text in found.items())
+        joins.append(
+            f"LEFT JOIN (SELECT {told} FROM (SELECT DISTINCT {one.cell} FROM block))"
+            f' ON {one.cell} IS NOT DISTINCT FROM "__k{place}"'
+        )
+        columns.append(f'"__v{place}" AS {quoted(one.name)}')
+        gaps.append(f'"__g{place}"')
+    columns.append(f"({' OR '.join(gaps) or 'false'}) AS __gap")
+    return f"SELECT {', '.join(columns)} FROM block {' '.join(joins)}"
+
+
+def _tells_day(mapping: Mapping) -> str | None:
+    """The source's column that says when something happened, if nothing else does."""
+    name = mapping.columns.get("occurred_at", "").strip()
+    repaired = any("occurred_at" in rule.set for rule in mapping.rules)
+    wanted = "day" in mapping.target.names and "day" not in mapping.columns
+    return name if wanted and not repaired and mapping.source_columns.get(name) == "time" else None
+
+
+def _day(mapping: Mapping, time: str) -> str:
+    """The trading day of a time."""
+    zone = literal(mapping.day_time_zone or mapping.time_zone)
+    return f"CAST(timezone({zone}, {time}) AS DATE)"
 
 
 def _scope(mapping: Mapping, parts: _Parts) -> str:
@@ -192,6 +219,7 @@ def _scope(mapping: Mapping, parts: _Parts) -> str:
         "__line",
         "__row",
         "__gap",
+        *(["__day"] if _tells_day(mapping) else []),
         *cells,
         *failed,
         *(quoted(name) for name in _unshadowed(mapping)),
@@ -288,8 +316,8 @@ def _flagged(mapping: Mapping, parts: _Parts, extra: Map[str, Expression]) -> st
     ]
     columns += [f"TRY({one.sql()}) AS {quoted(name)}" for name, one in extra.items()]
     if "day" in mapping.target.names and "day" not in parts.columns:
-        zone = literal(mapping.day_time_zone or mapping.time_zone)
-        columns.append(f"CAST(timezone({zone}, occurred_at) AS DATE) AS day")
+        known = "__day" if _tells_day(mapping) else _day(mapping, "occurred_at")
+        columns.append(f"{known} AS day")
     return f"SELECT {', '.join(['*', *columns])} FROM repaired"
 
 

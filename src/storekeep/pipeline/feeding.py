@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import partial
@@ -95,7 +96,7 @@ class Feeding(Quarantining):
         self._keep_mapping(mapping)
         told: list[FileRead] = []
         try:
-            for batches in _together(loaded):
+            for batches in _ahead(_together(loaded)):
                 self._read(mapping, batches, told)
                 step(sum(each.read for each in batches))
         except (Misused, Refused):
@@ -465,6 +466,15 @@ def _together(loaded: Iterator[ingest.Loaded]) -> Iterator[list[ingest.Loaded]]:
         raise
     if waiting:
         yield waiting
+
+
+def _ahead(batches: Iterator[list[ingest.Loaded]]) -> Iterator[list[ingest.Loaded]]:
+    """The same, the next of them made in a thread of its own while one is dealt with."""
+    with ThreadPoolExecutor(1) as maker:
+        coming = maker.submit(next, batches, None)
+        while (ready := coming.result()) is not None:
+            coming = maker.submit(next, batches, None)
+            yield ready
 
 
 @dataclass(frozen=True)

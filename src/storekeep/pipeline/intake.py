@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 from storekeep import bus, features, stock
 from storekeep.errors import InvariantBroken
 from storekeep.events import EVENT_TABLES, Event, event
-from storekeep.lake import FACTS, SALE_LINES, STOCK_COUNTS, Kept
+from storekeep.lake import FACTS, SALE_LINES, STOCK_COUNTS, Kept, month
 from storekeep.pipeline.measuring import Measuring
 from storekeep.retail import ORDER_MOVE, Table
 from storekeep.store import PARTITIONS, Transaction
@@ -71,36 +71,37 @@ class Intake(Measuring):
     def _unknown(self, told: Mapping[int, Event]) -> Iterator[tuple[int, Event]]:
         """Of events of one table those with facts that history does not know, by their natural keys."""
         table = EVENT_TABLES[next(iter(told.values())).type]
-        facts = pa.concat_tables(
-            each.facts.append_column("event", pa.repeat(number, each.facts.num_rows)).append_column(
-                "fact", pa.array(range(each.facts.num_rows))
-            )
-            for number, each in told.items()
-        )
+        many = [each.facts.num_rows for each in told.values()]
+        facts = pa.concat_tables(each.facts.select(table.identity) for each in told.values())
+        within = np.arange(sum(many)) - np.repeat(np.cumsum([0, *many[:-1]]), many)
+        facts = facts.append_column("event", pa.array(np.repeat(list(told), many)))
+        facts = facts.append_column("fact", pa.array(within))
         months = None
         if table is not ORDER_MOVE and FACTS[table.name].month_of:
             # The same sale or count is of the same moment; the same move may be told at another.
-            found = pc.min_max(pc.strftime(facts["occurred_at"], format="%Y-%m")).as_py()
-            months = {"seen": (found["min"], found["max"])}
-        keys = ", ".join(f"told.{name}" for name in table.identity)
-        same = " AND ".join(f"{_same(table, name)}" for name in table.identity)
-        fresh = self.lake.query(
-            f"SELECT told.* FROM told ANTI JOIN seen ON {same}"
-            f" QUALIFY row_number() OVER (PARTITION BY {keys} ORDER BY event, fact) = 1"
-            " ORDER BY event, fact",
+            times = [pc.min_max(each.facts["occurred_at"]).as_py() for each in told.values()]
+            ends = min(each["min"] for each in times), max(each["max"] for each in times)
+            months = {"seen": (month(ends[0]), month(ends[1]))}
+        known = self.lake.query(
+            _KNOWN.format(
+                keys=", ".join(f"told.{name}" for name in table.identity),
+                seen=" AND ".join(_same(table, name, "seen") for name in table.identity),
+                again=" AND ".join(_same(table, name, "again") for name in table.identity),
+            ),
             tables={"seen": FACTS[table.name]},
             inputs={"told": facts},
             months=months,
         )
-        many = pc.value_counts(fresh["event"])
-        start = 0
-        for number, rows in zip(many.field(0).to_pylist(), many.field(1).to_pylist(), strict=True):
-            one = told[number]
-            if rows < one.facts.num_rows:
-                news = fresh.slice(start, rows).select(list(table.names)).cast(table.arrow)
-                one = replace(one, facts=news.combine_chunks())
-            start += rows
-            yield number, one
+        by_event = known["event"].to_numpy()
+        for number, one in told.items():
+            old = known["fact"].to_numpy()[by_event == number]
+            if not len(old):
+                yield number, one
+            elif len(old) < one.facts.num_rows:
+                fresh = np.ones(one.facts.num_rows, dtype=bool)
+                fresh[old] = False
+                news = one.facts.filter(pa.array(fresh)).combine_chunks()
+                yield number, replace(one, facts=news)
 
     def move_stock(self) -> int:
         """Move the stock positions by all events not yet counted in; units that could not be met."""
@@ -171,10 +172,20 @@ class Intake(Measuring):
         return watched.rows
 
 
-def _same(table: Table, name: str) -> str:
-    """That a fact and one that is known agree in a column."""
+# Facts that history knows, and those that an earlier one of the same reading tells already.
+_KNOWN = """
+    SELECT told.event, told.fact FROM told SEMI JOIN seen ON {seen}
+    UNION
+    SELECT told.event, told.fact
+    FROM told SEMI JOIN (SELECT {keys} FROM told GROUP BY ALL HAVING count(*) > 1) AS again ON {again}
+    QUALIFY row_number() OVER (PARTITION BY {keys} ORDER BY told.event, told.fact) > 1
+"""
+
+
+def _same(table: Table, name: str, other: str) -> str:
+    """That a fact and another agree in a column."""
     sign = "IS NOT DISTINCT FROM" if table.column(name).nullable else "="
-    return f"told.{name} {sign} seen.{name}"
+    return f"told.{name} {sign} {other}.{name}"
 
 
 def _in_log(events: Sequence[Event]) -> pa.Table:
