@@ -250,6 +250,42 @@ def test_a_parquet_row_has_its_number_counted_from_1(make: Make, tmp_path: Path)
     assert json.loads(batch.rejected["raw"][0].as_py())["price"] == 1.1
 
 
+# Item and location numbers
+
+
+@pytest.mark.parametrize(
+    ("kind", "cell", "read"),
+    [
+        ("gtin", "6291041500213", "06291041500213"), ("gtin", "614141000036", "00614141000036"),
+        ("gtin", "96385074", "00000096385074"), ("gtin", " 00614141000036 ", "00614141000036"),
+        ("gtin", "6291041500214", None), ("gtin", "6.29104E+12", None), ("gtin", "9638507", None),
+        ("gtin", "-96385074", None), ("gtin", "006141410000360", None), ("gtin", "٩٦٣٨٥٠٧٤", None),
+        ("gln", "9501101020016", "9501101020016"), ("gln", "9501101020017", None), ("gln", "96385074", None),
+    ],
+)  # fmt: skip
+def test_a_gs1_number_is_read_in_full_or_rejected(
+    make: Make, kind: str, cell: str, read: str | None
+) -> None:
+    text = TILL.replace("item: text", f"item: {kind}")
+    batch = one(make, text, HEADER + f"r,{cell},1,1,2026-01-01\n")
+    assert column(batch, "sku") == ([] if read is None else [read])
+    assert told(batch) == ([(2, "item", "unreadable")] if read is None else [])
+
+
+def test_gs1_numbers_are_those_that_the_vocabulary_knows(make: Make) -> None:
+    texts = [
+        str(17**place % 10**size).zfill(size) for place in range(300) for size in (8, 12, 13, 14)
+    ]
+    content = HEADER + "".join(
+        f"{place},{text},1,1,2026-01-01\n" for place, text in enumerate(texts)
+    )
+    for kind, known in (("gtin", retail.gtin14), ("gln", retail.gln)):
+        batch = one(make, TILL.replace("item: text", f"item: {kind}"), content)
+        found = [number for number in map(known, texts) if number]
+        assert column(batch, "sku") == found
+        assert len(found) > 20
+
+
 # Text
 
 

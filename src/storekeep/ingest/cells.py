@@ -22,6 +22,8 @@ SOURCE_TYPES: Map[SourceKind, str] = {
     "bool": "BOOLEAN",
     "date": "DATE",
     "time": "TIMESTAMPTZ",
+    "gtin": "VARCHAR",
+    "gln": "VARCHAR",
 }
 HOLDS: Map[SourceKind, str] = {
     "text": "text",
@@ -31,6 +33,12 @@ HOLDS: Map[SourceKind, str] = {
     "bool": "true or false",
     "date": "a date",
     "time": "a time",
+    "gtin": "an item number (GTIN of 8, 12, 13 or 14 digits, the last one right)",
+    "gln": "a location number (GLN of 13 digits, the last one right)",
+}
+_GS1_DIGITS: Map[SourceKind, tuple[str, int]] = {
+    "gtin": (r"\d{8}|\d{12,14}", 14),
+    "gln": (r"\d{13}", 13),
 }
 _INSTANT = r"\d{4}-\d{1,2}-\d{1,2}([ T]\d{1,2}:\d{2}(:\d{2}([.]\d{1,9})?)?)?"
 _OFFSET = r" ?(Z|z|[+-]\d{2}(:?\d{2})?)"
@@ -85,6 +93,8 @@ class Cell:
             return self._as_time() if self.kind == "time" else self._as_date()
         if self.kind == "bool":
             return f"TRY_CAST({self._unmarked()} AS BOOLEAN)"
+        if self.kind in _GS1_DIGITS:
+            return self._as_gs1_number()
         return self._number_from_text() if self.is_text else self._number_from_number()
 
     def _unmarked(self) -> str:
@@ -105,6 +115,18 @@ class Cell:
         if self.from_csv:
             return self._unmarked()
         return f"CASE WHEN NOT contains({self.cell}, chr(0)) THEN {self.cell} END"
+
+    def _as_gs1_number(self) -> str:
+        """The cell with zeros before it up to its full length, where `retail.check_digit` is its last.
+
+        Counted from the right, the weights are 1 and 3 in turn, and the sum is a multiple of ten.
+        """
+        shape, digits = _GS1_DIGITS[self.kind]
+        cell = f"trim(CAST({self._unmarked()} AS VARCHAR))"
+        number = f"TRY_CAST({cell} AS BIGINT)"
+        terms = [f"{3 if at % 2 else 1} * ({number} // {10**at} % 10)" for at in range(digits)]
+        fits = f"regexp_full_match({cell}, {literal(shape)})"
+        return f"CASE WHEN {fits} AND ({' + '.join(terms)}) % 10 = 0 THEN lpad({cell}, {digits}, '0') END"
 
     def _number_from_number(self) -> str:
         if self.kind == "int":

@@ -42,7 +42,7 @@ from storekeep.errors import Misused
 from storekeep.ingest.delimited import Dialect
 from storekeep.sql import Place
 
-SourceKind = Literal["text", "int", "decimal", "float", "bool", "date", "time"]
+SourceKind = Literal["text", "int", "decimal", "float", "bool", "date", "time", "gtin", "gln"]
 Keys = tuple[str | int, ...]
 
 PROVIDED = frozenset(
