@@ -140,7 +140,7 @@ class Mapping(_Part):
     feed: str = Field(pattern=_NAME)
     source: str = Field(pattern=_NAME)
     table: str = Field(pattern=_NAME)
-    format: Literal["csv", "parquet"]
+    format: Literal["csv", "parquet", "poslog", "epcis"]
     csv: Csv = Csv()
     time_zone: str = "UTC"
     day_time_zone: str | None = None

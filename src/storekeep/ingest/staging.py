@@ -13,7 +13,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from collections.abc import Mapping as Map
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -28,7 +28,7 @@ import pyarrow.compute as pc
 
 from storekeep import retail
 from storekeep.errors import InvariantBroken, Misused, Permanent, Refused, StorekeepError
-from storekeep.ingest import delimited, parquet
+from storekeep.ingest import delimited, parquet, poslog
 from storekeep.ingest.archives import Bounds, Opened, opened
 from storekeep.ingest.blocks import MALFORMED, Block
 from storekeep.ingest.feeds import Mapping
@@ -40,6 +40,9 @@ TOGETHER_ROWS = 65_536
 WINDOW_ROWS = 1_000_000
 MEMORY_LIMIT = "512MB"
 _LAST_LINE = 2**62
+_STRUCTURED: Map[str, Callable[[Opened, tuple[str, ...]], Iterator[Block]]] = {
+    "poslog": poslog.blocks,
+}
 
 
 @dataclass(frozen=True)
@@ -203,7 +206,8 @@ def _files(run: Run, paths: Sequence[Path]) -> Iterator[Opened]:
 def _columns(mapping: Mapping, file: Opened) -> list[str]:
     if mapping.format == "csv":
         return delimited.header(file, mapping.csv.dialect).names
-    return parquet.names(file)
+    # The columns of a structured format are fixed: there are none that a mapping could not know.
+    return [] if mapping.format in _STRUCTURED else parquet.names(file)
 
 
 def _belongs(waiting: list[_Begun], small: _Begun, batch_rows: int) -> bool:
@@ -314,7 +318,7 @@ def _blocks(mapping: Mapping, file: Opened) -> Iterator[Block]:
     names = tuple(mapping.source_columns)
     if mapping.format == "csv":
         return delimited.blocks(file, names, mapping.csv.dialect)
-    return parquet.blocks(file, names)
+    return _STRUCTURED.get(mapping.format, parquet.blocks)(file, names)
 
 
 def _judge(run: Run, blocks: Sequence[Block], files: np.ndarray, *, first: bool) -> Statement:
