@@ -91,7 +91,7 @@ def blocks(file: Opened, columns: tuple[str, ...]) -> Iterator[Block]:
     """
     rows = Gathered(columns, COLUMNS, file.name, personal=_PERSONAL)
     for transaction in _transactions(file):
-        space = transaction.tag[: transaction.tag.index("}") + 1] if "}" in transaction.tag else ""
+        space = str(transaction.tag).removesuffix("Transaction")
         header, lines, wrong = _read(transaction, space)
         for line in lines:
             rows.add(line.place, header | _cells(line), wrong)
@@ -157,7 +157,7 @@ def _check_root(root: Element, file: Opened) -> None:
         raise Refused(
             f"{file.name}: it declares a document type (DTD), which no POSLog needs: it is not read"
         )
-    name = etree.QName(root).localname
+    name = _local(root)
     if name not in {"POSLog", "Transaction"}:
         raise Refused(f"{file.name}: this is no POSLog; its outermost element is {name!r}")
 
@@ -171,11 +171,10 @@ def _read(
     holder = transaction if retail is None else retail
     items = holder.findall(f"{space}LineItem")
     header = _header(transaction, holder, space)
+    named = f"transaction {header['transaction'] or 'without number'}"
     if not items:
-        wrong = (
-            f"voids {header['voids']}, but does not repeat its lines" if header["voids"] else None
-        )
-        return header, [_Line(place, _name_of(transaction))], wrong
+        unsaid = f"{named}: it voids {header['voids']}, but does not repeat its lines"
+        return header, [_Line(place, _name_of(transaction))], unsaid if header["voids"] else None
     lines = [_Line(item.sourceline or place, "Other") for item in items]
     try:
         if holder.get("TransactionStatus") == "PostVoided" and not header["voids"]:
@@ -184,7 +183,7 @@ def _read(
         if header["status"] in {"sale", "post_void"}:
             lines = _agreed(lines, holder, space, header)
     except _Wrong as wrong:
-        return header, lines, f"transaction {header['transaction'] or 'without number'}: {wrong}"
+        return header, lines, f"{named}: {wrong}"
     return header, lines, None
 
 
@@ -246,7 +245,7 @@ def _line(item: Element, space: str) -> _Line:
     number = (item.findtext(f"{space}SequenceNumber") or "").strip() or None
     where = f"line {number or 'without number'}"
     for child in item:
-        kind = _KINDS.get(child.tag.removeprefix(space))
+        kind = _KINDS.get(str(child.tag).removeprefix(space))
         if kind is not None:
             break
     else:
@@ -274,7 +273,7 @@ def _line(item: Element, space: str) -> _Line:
 def _goods(line: _Line, goods: Element, space: str, where: str) -> _Line:
     quantities = goods.findall(f"{space}Quantity")
     counted = [one for one in quantities if _unit(one) in _EACH]
-    chosen = (counted or quantities or [None])[0]
+    chosen = next(iter([*counted, *quantities]), None)
     quantity = Decimal(1) if chosen is None else _decimal(chosen, where)
     price = _amount(goods, f"{space}ActualSalesUnitPrice", where)
     regular = _amount(goods, f"{space}RegularSalesUnitPrice", where)
@@ -491,7 +490,7 @@ def _is_set(element: Element, flag: str) -> bool:
 
 
 def _local(element: Element) -> str:
-    return str(etree.QName(element).localname)
+    return str(element.tag).rpartition("}")[2]
 
 
 def _name_of(transaction: Element) -> str:

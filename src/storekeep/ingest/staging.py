@@ -28,7 +28,7 @@ import pyarrow.compute as pc
 
 from storekeep import retail
 from storekeep.errors import InvariantBroken, Misused, Permanent, Refused, StorekeepError
-from storekeep.ingest import delimited, parquet, poslog
+from storekeep.ingest import delimited, epcis, parquet, poslog
 from storekeep.ingest.archives import Bounds, Opened, opened
 from storekeep.ingest.blocks import MALFORMED, Block
 from storekeep.ingest.feeds import Mapping
@@ -41,6 +41,7 @@ WINDOW_ROWS = 1_000_000
 MEMORY_LIMIT = "512MB"
 _LAST_LINE = 2**62
 _STRUCTURED: Map[str, Callable[[Opened, tuple[str, ...]], Iterator[Block]]] = {
+    "epcis": epcis.blocks,
     "poslog": poslog.blocks,
 }
 
