@@ -13,7 +13,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from collections.abc import Mapping as Map
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -28,10 +28,10 @@ import pyarrow.compute as pc
 
 from storekeep import retail
 from storekeep.errors import InvariantBroken, Misused, Permanent, Refused, StorekeepError
-from storekeep.ingest import delimited, epcis, parquet, poslog
 from storekeep.ingest.archives import Bounds, Opened, opened
 from storekeep.ingest.blocks import MALFORMED, Block
 from storekeep.ingest.feeds import Mapping
+from storekeep.ingest.formats import FORMATS
 from storekeep.ingest.pseudonyms import checked, pseudonyms
 from storekeep.ingest.statement import Statement, parsed, statement
 
@@ -40,10 +40,6 @@ TOGETHER_ROWS = 65_536
 WINDOW_ROWS = 1_000_000
 MEMORY_LIMIT = "512MB"
 _LAST_LINE = 2**62
-_STRUCTURED: Map[str, Callable[[Opened, tuple[str, ...]], Iterator[Block]]] = {
-    "epcis": epcis.blocks,
-    "poslog": poslog.blocks,
-}
 
 
 @dataclass(frozen=True)
@@ -205,10 +201,7 @@ def _files(run: Run, paths: Sequence[Path]) -> Iterator[Opened]:
 
 
 def _columns(mapping: Mapping, file: Opened) -> list[str]:
-    if mapping.format == "csv":
-        return delimited.header(file, mapping.csv.dialect).names
-    # The columns of a structured format are fixed: there are none that a mapping could not know.
-    return [] if mapping.format in _STRUCTURED else parquet.names(file)
+    return FORMATS[mapping.format].names(file, mapping.csv.dialect)
 
 
 def _belongs(waiting: list[_Begun], small: _Begun, batch_rows: int) -> bool:
@@ -317,9 +310,7 @@ def _remove(folder: Path, process: int) -> None:
 
 def _blocks(mapping: Mapping, file: Opened) -> Iterator[Block]:
     names = tuple(mapping.source_columns)
-    if mapping.format == "csv":
-        return delimited.blocks(file, names, mapping.csv.dialect)
-    return _STRUCTURED.get(mapping.format, parquet.blocks)(file, names)
+    return FORMATS[mapping.format].blocks(file, names, mapping.csv.dialect)
 
 
 def _judge(run: Run, blocks: Sequence[Block], files: np.ndarray, *, first: bool) -> Statement:
@@ -342,7 +333,7 @@ def _pseudonymised(run: Run, cells: pa.Table) -> pa.Table:
     if run.key is None:
         return cells
     mapping = run.mapping
-    nulls = mapping.csv.nulls if mapping.format == "csv" else ()
+    nulls = mapping.csv.nulls if FORMATS[mapping.format].text else ()
     for place, name in enumerate(cells.column_names):
         if name in mapping.personal_columns:
             plain = cells.column(place).cast(pa.string()).combine_chunks()
