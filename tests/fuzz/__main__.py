@@ -1,49 +1,52 @@
-"""Search a format's reader for what it does not expect, guided by coverage: needs atheris."""
+"""Search a format's reader for what it does not expect, guided by coverage.
+
+`tests/properties/test_formats.py` damages documents in every run of the tests; this is run by hand, where
+atheris is installed (it is no dependency):
+
+    python -m tests.fuzz poslog -max_total_time=600
+"""
 
 from __future__ import annotations
 
+import importlib
 import sys
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from storekeep.errors import Misused, Refused
-from storekeep.ingest.archives import Opened
-from tests.fuzz import READERS, samples
 
-USAGE = f"python -m tests.fuzz {{{'|'.join(sorted(READERS))}}} [options of libFuzzer]"
-
-
-def main() -> int:
-    """Run until something else than a refusal is raised, or as long as libFuzzer is told."""
-    name = sys.argv[1] if len(sys.argv) > 1 else ""
-    if name not in READERS:
-        print(USAGE, file=sys.stderr)
-        return 2
+def main(arguments: list[str]) -> int:
+    """Run until something else than a refusal is raised, or for as long as libFuzzer is told."""
     try:
-        import atheris
+        atheris = importlib.import_module("atheris")
     except ImportError:
-        print("atheris is not installed (pip install atheris)", file=sys.stderr)
+        print("atheris is not installed: pip install atheris", file=sys.stderr)
         return 2
-    reader, columns = READERS[name]
+    with atheris.instrument_imports(include=["storekeep.ingest"]):
+        formats = importlib.import_module("tests.fuzz.formats")
+        archives = importlib.import_module("storekeep.ingest.archives")
+        errors = importlib.import_module("storekeep.errors")
+    if not arguments or arguments[0] not in formats.READERS:
+        print(f"which format? {', '.join(formats.READERS)}", file=sys.stderr)
+        return 2
+    reader, columns = formats.READERS[arguments[0]]
     with TemporaryDirectory(prefix="storekeep-fuzz-") as folder:
         corpus, path = Path(folder) / "corpus", Path(folder) / "document"
         corpus.mkdir()
-        for number, content in enumerate(samples(name)):
+        for number, content in enumerate(formats.samples(arguments[0])):
             (corpus / str(number)).write_bytes(content)
 
         def once(content: bytes) -> None:
             path.write_bytes(content)
             try:
-                for block in reader(Opened(path, path.name), columns):
+                for block in reader(archives.Opened(path, path.name), columns):
                     block.cells.validate(full=True)
-            except (Refused, Misused):
+            except (errors.Refused, errors.Misused):
                 return
 
-        atheris.instrument_all()
-        atheris.Setup([sys.argv[0], *sys.argv[2:], str(corpus)], once)
+        atheris.Setup(["fuzz", *arguments[1:], str(corpus)], once)
         atheris.Fuzz()
     return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(sys.argv[1:]))

@@ -18,7 +18,7 @@ from storekeep.errors import Refused
 from storekeep.ingest import epcis, poslog
 from storekeep.ingest.archives import Opened
 from storekeep.ingest.blocks import Block
-from tests.fuzz import READERS, samples
+from tests.fuzz.formats import READERS, samples
 
 Reader = Callable[[Opened, tuple[str, ...]], Iterator[Block]]
 

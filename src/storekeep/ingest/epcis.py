@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
+from collections.abc import Mapping as Map
 from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Any, NoReturn
@@ -28,7 +29,7 @@ COLUMNS = (
     "lots", "quantity", "uom", "state",
 )  # fmt: skip
 DOCUMENT_BYTES = 16 << 20
-_ITEMS = {
+_ITEMS: Map[str, Map[str, tuple[str, ...]]] = {
     "ObjectEvent": {"object": ("epcList", "quantityList")},
     "AggregationEvent": {"parent": ("parentID",), "child": ("childEPCs", "childQuantityList")},
     "AssociationEvent": {"parent": ("parentID",), "child": ("childEPCs", "childQuantityList")},
@@ -46,6 +47,7 @@ _GTIN_LINK = re.compile(
 _GLN_LINK = re.compile(r"https?://[^?#]*?/(?:414|417)/(\d{13})(?:[/?#].*)?")
 _CODE = re.compile(r"(?:urn:epcglobal:cbv:\w+:|https?://(?:ref\.)?gs1\.org/(?:cbv/|voc/)\w+-)(\w+)")
 _TIME = re.compile(r"\d{4}-\d{2}-\d{2}T\d{2}:\d{2}(:\d{2}(\.\d+)?)?(Z|[+-]\d{2}:\d{2})?")
+_NONE = Decimal(0)
 _NUMBER = re.compile(r"-?\d{1,18}(\.\d{1,12})?([eE][+-]?\d{1,2})?")
 
 
@@ -60,7 +62,7 @@ class _Item:
     gtin: str | None
     epc: str
     uom: str | None
-    quantity: Decimal | None = Decimal(0)
+    quantity: Decimal | None = _NONE
     serials: list[str] = field(default_factory=list)
     lots: list[str] = field(default_factory=list)
 
@@ -153,8 +155,7 @@ def _read(event: dict[str, Any], number: int) -> tuple[list[dict[str, str | None
         rows = [header | _cells(role, item) for role, item in _items(event)]
     except _Wrong as wrong:
         return [header | {"state": None}], f"event {number}: {wrong}"
-    nothing = {"role": None, "gtin": None, "uom": None}
-    return rows or [header | nothing], None
+    return rows or [header], None
 
 
 def _header(event: dict[str, Any]) -> dict[str, str | None]:
@@ -262,7 +263,7 @@ def _count(items: dict[tuple[str | None, str | None], _Item], one: Any, name: st
     gtin, serial, lot = _identified(epc, name)
     item = items.setdefault((gtin or epc, uom), _Item(gtin, epc, uom))
     known = item.quantity is not None and quantity is not None
-    item.quantity = (item.quantity or 0) + (quantity or 0) if known else None
+    item.quantity = (item.quantity or _NONE) + (quantity or _NONE) if known else None
     item.serials += [serial] if serial else []
     item.lots += [lot] if lot and lot not in item.lots else []
 

@@ -106,13 +106,14 @@ class _Source:
     def __init__(self, raw: IO[bytes], name: str) -> None:
         self._raw, self._name, self.since = raw, name, 0
 
-    def read(self, size: int) -> bytes:
-        self.since += size
+    def read(self, size: int = -1, /) -> bytes:
+        found = self._raw.read(size)
+        self.since += len(found)
         if self.since > TRANSACTION_BYTES:
             raise Refused(
                 f"{self._name}: no transaction ends within {TRANSACTION_BYTES >> 20} MiB; is it a POSLog?"
             )
-        return self._raw.read(size)
+        return found
 
 
 def _transactions(file: Opened) -> Iterator[Element]:
@@ -148,7 +149,7 @@ def _transactions(file: Opened) -> Iterator[Element]:
             raise Refused(
                 f"{file.name}, line {error.lineno or 1}: this is no well-formed XML ({said}); send it again"
             ) from None
-        if root is None:
+        if root is None and parser.root is not None:
             _check_root(parser.root, file)
 
 

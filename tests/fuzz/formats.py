@@ -1,10 +1,4 @@
-"""Readers to be fuzzed, and a good document of each format to begin with.
-
-`tests/properties/test_formats.py` damages the documents by Hypothesis in every run. With atheris, where it is
-installed (`pip install atheris`; it wants its own build of Python), coverage guides the search:
-
-    python -m tests.fuzz poslog -max_total_time=600
-"""
+"""Readers of structured formats, and good documents of each, for what is to be damaged."""
 
 from __future__ import annotations
 
