@@ -391,7 +391,7 @@ def test_the_same_lines_have_the_same_keys_in_any_order_and_in_one_line(make: Ma
     assert len(keys) == first.rows.num_rows == 87
     assert keys == set(shuffled.rows["line_key"].to_pylist())
     assert keys == set(one(flat).rows["line_key"].to_pylist())
-    assert one(flat).rows["source_line"].to_pylist() == list(range(1, 88))
+    assert set(one(flat).rows["source_line"].to_pylist()) == {1}
 
 
 # Bad input

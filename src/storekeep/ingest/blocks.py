@@ -25,7 +25,8 @@ class Block:
     """Some consecutive rows of a file.
 
     `cells` has the columns asked for, in that order (text from a text format, else the file's own types);
-    `lines` says where each row starts; several may start on one line. `malformed` holds the rows that are no rows at all, with reasons.
+    `lines` says where each row starts; several may start on one line. `malformed` holds the rows that are
+    no rows at all, with reasons.
     """
 
     cells: pa.Table
@@ -53,8 +54,7 @@ def placed(columns: tuple[str, ...], found: list[str], name: str) -> list[int]:
 class Gathered:
     """Rows of a structured document (XML, JSON), gathered into blocks; every cell is text or nothing.
 
-    Lines only rise: of several rows on one line each later one counts one line more, so that a row is
-    found again by its line. A malformed row keeps what it says, apart from `personal` columns, in words
+    A malformed row keeps what it says, apart from `personal` columns, in words
     that cannot be taken for cells: what is wrong with a whole document is not mended row by row.
     """
 
@@ -68,7 +68,6 @@ class Gathered:
     ) -> None:
         placed(columns, list(known), name)
         self._columns, self._personal = columns, personal
-        self._last = 0
         self._begin()
 
     def _begin(self) -> None:
@@ -83,15 +82,14 @@ class Gathered:
 
     def add(self, line: int, cells: Map[str, str | None], wrong: str | None = None) -> None:
         """The next row, and what is wrong with it, if anything is."""
-        self._last = max(self._last + 1, line)
         if wrong is None:
-            self._lines.append(self._last)
+            self._lines.append(line)
             for column, name in zip(self._cells, self._columns, strict=True):
                 column.append(cells.get(name))
             return
         said = {name: cell for name, cell in cells.items() if cell and name not in self._personal}
         raw = "; ".join(f"{name}={cell}" for name, cell in said.items())
-        self._malformed.append({"line": self._last, "reason": wrong, "raw": raw})
+        self._malformed.append({"line": line, "reason": wrong, "raw": raw})
 
     def block(self) -> Block:
         """What was gathered since the last block."""

@@ -68,7 +68,7 @@ class _Item:
 
 
 def blocks(file: Opened, columns: tuple[str, ...]) -> Iterator[Block]:
-    """The items of a document's events; cells are text, and a row's line is its number in the document.
+    """The items of a document's events; cells are text, and a row's line is the number of its event.
 
     Raises `Refused` when it is no JSON, no EPCIS document, or larger than 16 MiB; `Misused` when a column
     is asked for that an event does not have. An event that cannot be understood is one malformed row.
@@ -81,7 +81,7 @@ def blocks(file: Opened, columns: tuple[str, ...]) -> Iterator[Block]:
         for row in found:
             if row["state"] == "withdrawn" and _told(row) in replaced:
                 row["state"] = "replaced"
-            rows.add(0, row, wrong)
+            rows.add(number, row, wrong)
         if rows.full:
             yield rows.block()
     yield rows.block()

@@ -85,9 +85,8 @@ class _Line:
 def blocks(file: Opened, columns: tuple[str, ...]) -> Iterator[Block]:
     """Line items of a POSLog file in blocks, with the lines on which they begin; cells are text.
 
-    Of several line items on one line the later ones count one line more each. Raises `Refused`, with the
-    line, when it is no POSLog, no well-formed XML, declares a document type, or one transaction is too
-    large; `Misused` when a column is asked for that a POSLog does not have.
+    Raises `Refused`, with the line, when it is no POSLog, no well-formed XML, declares a document type, or
+    one transaction is too large; `Misused` when a column is asked for that a POSLog does not have.
     """
     rows = Gathered(columns, COLUMNS, file.name, personal=_PERSONAL)
     for transaction in _transactions(file):
