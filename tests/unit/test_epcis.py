@@ -12,7 +12,7 @@ import pytest
 
 from storekeep.errors import Misused, Refused
 from storekeep.ingest.archives import Opened
-from storekeep.ingest.blocks import GATHERED_ROWS
+from storekeep.ingest.blocks import NAMED_ROWS
 from storekeep.ingest.epcis import COLUMNS, DOCUMENT_BYTES, blocks
 
 EVENT: dict[str, Any] = {
@@ -226,6 +226,7 @@ def test_what_the_document_says_instead_replaces_it(make: Make) -> None:
         ({"readPoint": {"id": "https://id.gs1.org/414/9501101020017"}}, "readPoint has a wrong check digit"),
         ({"bizLocation": {"id": {}}}, "bizLocation is no place"),
         ({"bizTransactionList": {}}, "bizTransactionList is no list"),
+        ({"action": ["\0"]}, "action is no text"),
     ],
 )  # fmt: skip
 def test_an_event_that_is_not_understood_is_malformed_and_the_others_are_not(
@@ -242,10 +243,11 @@ def test_an_event_that_is_not_understood_is_malformed_and_the_others_are_not(
 @pytest.mark.parametrize(
     ("content", "words"),
     [
-        (b"\x7fELF\x01\x02\xff\x00", "this is no JSON"),
-        (b'{"type":\n "ObjectEvent", ', "line 2, column 17: this is no JSON"),
+        (b"\x7fELF\x01\x02\xff\x00", "holds bytes that are not UTF-8 text"),
+        (b'{"type":\n "ObjectEvent", ', "line 2 column 17"),
+        (b'[{"type": "\\ud800"}]', "holds half a character"),
         (b"[" * 200_000, "nested too deeply"),
-        (b"<POSLog/>", "line 1, column 1: this is no JSON"),
+        (b"<POSLog/>", "is no JSON: Expecting value: line 1 column 1"),
         (b'{"type": "ObjectEvent", "eventTime": NaN}', "NaN is no number"),
         (b'"text"', "no EPCIS 2.0 document"),
         (b'{"name": "apple"}', "no EPCIS 2.0 document"),
@@ -269,7 +271,7 @@ def test_the_largest_document_is_read_in_bounded_memory(make: Make) -> None:
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     sizes = [block.rows for block in blocks(Opened(path, path.name), COLUMNS)]
     assert sum(sizes) > 30_000
-    assert max(sizes) <= GATHERED_ROWS
+    assert max(sizes) <= NAMED_ROWS
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 300 << 10
 
 

@@ -9,7 +9,7 @@ import pyarrow as pa
 
 from storekeep.errors import Misused
 
-GATHERED_ROWS = 20_000
+NAMED_ROWS = 20_000
 MALFORMED = pa.schema(
     [
         pa.field("line", pa.int64(), nullable=False),
@@ -25,7 +25,7 @@ class Block:
     """Some consecutive rows of a file.
 
     `cells` has the columns asked for, in that order (text from a text format, else the file's own types);
-    `lines` says where each row starts; several may start on one line. `malformed` holds the rows that are
+    `lines` says where each row starts, and several may start on one line. `malformed` holds the rows that are
     no rows at all, with reasons.
     """
 
@@ -51,7 +51,7 @@ def placed(columns: tuple[str, ...], found: list[str], name: str) -> list[int]:
     return [found.index(column) for column in columns]
 
 
-class Gathered:
+class NamedRows:
     """Rows of a structured document (XML, JSON), gathered into blocks; every cell is text or nothing.
 
     A malformed row keeps what it says, apart from `personal` columns, in words
@@ -78,7 +78,7 @@ class Gathered:
     @property
     def full(self) -> bool:
         """Whether there are rows enough for a block."""
-        return len(self._lines) + len(self._malformed) >= GATHERED_ROWS
+        return len(self._lines) + len(self._malformed) >= NAMED_ROWS
 
     def add(self, line: int, cells: Map[str, str | None], wrong: str | None = None) -> None:
         """The next row, and what is wrong with it, if anything is."""
@@ -88,7 +88,7 @@ class Gathered:
                 column.append(cells.get(name))
             return
         said = {name: cell for name, cell in cells.items() if cell and name not in self._personal}
-        raw = "; ".join(f"{name}={cell}" for name, cell in said.items())
+        raw = "; ".join(f"{name}={cell}" for name, cell in said.items()).replace("\0", "\ufffd")
         self._malformed.append({"line": line, "reason": wrong, "raw": raw})
 
     def block(self) -> Block:

@@ -9,19 +9,20 @@ say (sensors, master data, sources, extensions) is passed over.
 
 from __future__ import annotations
 
-import json
+import codecs
 import re
 from collections.abc import Iterator
 from collections.abc import Mapping as Map
 from dataclasses import dataclass, field
 from decimal import Decimal
-from typing import Any, NoReturn
+from typing import Any
 from urllib.parse import unquote
 
 from storekeep import retail
 from storekeep.errors import Refused
 from storekeep.ingest.archives import Opened
-from storekeep.ingest.blocks import Block, Gathered
+from storekeep.ingest.blocks import Block, NamedRows
+from storekeep.ingest.documents import Unfit, document
 
 COLUMNS = (
     "event", "event_id", "event_type", "action", "event_time", "record_time", "time_zone_offset", "biz_step",
@@ -73,7 +74,7 @@ def blocks(file: Opened, columns: tuple[str, ...]) -> Iterator[Block]:
     Raises `Refused` when it is no JSON, no EPCIS document, or larger than 16 MiB; `Misused` when a column
     is asked for that an event does not have. An event that cannot be understood is one malformed row.
     """
-    rows = Gathered(columns, COLUMNS, file.name)
+    rows = NamedRows(columns, COLUMNS, file.name)
     events = _events(file)
     replaced = _replaced(events)
     for number, event in enumerate(events, 1):
@@ -105,15 +106,9 @@ def _events(file: Opened) -> list[dict[str, Any]]:
             f"{DOCUMENT_BYTES >> 20} MiB: send its events in several"
         )
     try:
-        found = json.loads(
-            file.path.read_bytes(), parse_int=str, parse_float=str, parse_constant=_no_number
-        )
-    except json.JSONDecodeError as error:
-        place = f"{file.name}, line {error.lineno}, column {error.colno}"
-        raise Refused(f"{place}: this is no JSON ({error.msg}); send it again") from None
-    except (ValueError, RecursionError) as error:
-        said = "it is nested too deeply" if isinstance(error, RecursionError) else str(error)
-        raise Refused(f"{file.name}: this is no JSON ({said}); send it again") from None
+        found = document(file.path.read_bytes().removeprefix(codecs.BOM_UTF8))
+    except Unfit as error:
+        raise Refused(f"{file.name} {error}; send it again") from None
     events = _listed(found)
     if events is None or not all(isinstance(event, dict) for event in events):
         raise Refused(
@@ -121,10 +116,6 @@ def _events(file: Opened) -> list[dict[str, Any]]:
             f"has it an epcisBody with them"
         )
     return events
-
-
-def _no_number(text: str) -> NoReturn:
-    raise ValueError(f"{text} is no number")
 
 
 def _listed(found: Any) -> list[Any] | None:

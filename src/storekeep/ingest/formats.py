@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
-from storekeep.ingest import delimited, epcis, parquet, poslog
+from storekeep.ingest import delimited, epcis, json_lines, parquet, poslog, schema_org
 from storekeep.ingest.archives import Opened
 from storekeep.ingest.blocks import Block
 from storekeep.ingest.delimited import Dialect
@@ -44,4 +44,12 @@ FORMATS: Mapping[str, Format] = {
     ),
     "poslog": _fixed(poslog.blocks),
     "epcis": _fixed(epcis.blocks),
+    "jsonl": Format(
+        lambda file, _: json_lines.names(file),
+        lambda file, columns, _: json_lines.blocks(file, columns),
+    ),
+    "schema_org": Format(
+        lambda file, _: schema_org.names(file),
+        lambda file, columns, _: schema_org.blocks(file, columns),
+    ),
 }

@@ -20,7 +20,7 @@ from lxml import etree
 
 from storekeep.errors import Refused
 from storekeep.ingest.archives import Opened
-from storekeep.ingest.blocks import Block, Gathered
+from storekeep.ingest.blocks import Block, NamedRows
 from storekeep.retail import minor_digits
 
 COLUMNS = (
@@ -88,7 +88,7 @@ def blocks(file: Opened, columns: tuple[str, ...]) -> Iterator[Block]:
     Raises `Refused`, with the line, when it is no POSLog, no well-formed XML, declares a document type, or
     one transaction is too large; `Misused` when a column is asked for that a POSLog does not have.
     """
-    rows = Gathered(columns, COLUMNS, file.name, personal=_PERSONAL)
+    rows = NamedRows(columns, COLUMNS, file.name, personal=_PERSONAL)
     for transaction in _transactions(file):
         space = str(transaction.tag).removesuffix("Transaction")
         header, lines, wrong = _read(transaction, space)
