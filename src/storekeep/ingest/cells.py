@@ -23,6 +23,8 @@ SOURCE_TYPES: Map[SourceKind, str] = {
     "bool": "BOOLEAN",
     "date": "DATE",
     "time": "TIMESTAMPTZ",
+    "gtin": "VARCHAR",
+    "gln": "VARCHAR",
 }
 HOLDS: Map[SourceKind, str] = {
     "text": "text",
@@ -32,8 +34,16 @@ HOLDS: Map[SourceKind, str] = {
     "bool": "true or false",
     "date": "a date",
     "time": "a time",
+    "gtin": "an item number (GTIN of 8, 12, 13 or 14 digits, the last one right)",
+    "gln": "a location number (GLN of 13 digits, the last one right)",
+}
+_GS1_DIGITS: Map[SourceKind, tuple[str, int]] = {
+    "gtin": (r"\d{8}|\d{12,14}", 14),
+    "gln": (r"\d{13}", 13),
 }
 _INSTANT = r"\d{4}-\d{1,2}-\d{1,2}([ T]\d{1,2}:\d{2}(:\d{2}([.]\d{1,9})?)?)?"
+EXCEL = "excel"
+"""The format of times and dates that a spreadsheet has turned into numbers: days since 1899-12-30."""
 _OFFSET = r" ?(Z|z|[+-]\d{2}(:?\d{2})?)"
 
 
@@ -87,6 +97,8 @@ class Cell:
             return self._as_time() if self.kind == "time" else self._as_date()
         if self.kind == "bool":
             return f"TRY_CAST({self._unmarked()} AS BOOLEAN)"
+        if self.kind in _GS1_DIGITS:
+            return self._as_gs1_number()
         return self._number_from_text() if self.is_text else self._number_from_number()
 
     def _unmarked(self) -> str:
@@ -107,6 +119,18 @@ class Cell:
         if self.from_csv:
             return self._unmarked()
         return f"CASE WHEN NOT contains({self.cell}, chr(0)) THEN {self._unmarked()} END"
+
+    def _as_gs1_number(self) -> str:
+        """The cell with zeros before it up to its full length, where `retail.check_digit` is its last.
+
+        Counted from the right, the weights are 1 and 3 in turn, and the sum is a multiple of ten.
+        """
+        shape, digits = _GS1_DIGITS[self.kind]
+        cell = f"trim(CAST({self._unmarked()} AS VARCHAR))"
+        number = f"TRY_CAST({cell} AS BIGINT)"
+        terms = [f"{3 if at % 2 else 1} * ({number} // {10**at} % 10)" for at in range(digits)]
+        fits = f"regexp_full_match({cell}, {literal(shape)})"
+        return f"CASE WHEN {fits} AND ({' + '.join(terms)}) % 10 = 0 THEN lpad({cell}, {digits}, '0') END"
 
     def _number_from_number(self) -> str:
         if self.kind == "int":
@@ -150,13 +174,35 @@ class Cell:
             return self.cell
         if self.is_day:
             return f"CAST({self.cell} AS TIMESTAMP)"
+        cell, given = self._unmarked(), self.mapping.time_format
+        if given == EXCEL:
+            return self._from_spreadsheet()
         if not self.is_text:
             return None
-        cell, given = self._unmarked(), self.mapping.time_format
         if given is not None:
             return None if "%z" in given else f"try_strptime({cell}, {literal(given)})"
+        return self._from_iso()
+
+    def _from_iso(self) -> str:
+        cell = self._unmarked()
         fits = f"regexp_full_match({cell}, {literal(_INSTANT)})"
         return f"CASE WHEN {fits} THEN TRY_CAST({cell} AS TIMESTAMP) END"
+
+    def _from_spreadsheet(self) -> str:
+        """A number of days, to the second, or what the spreadsheet left as it was, in ISO 8601.
+
+        From 1900-03-01 on: for Excel the day before is the 29th of February, which there was not.
+        """
+        if not self.is_text:
+            days = f"TRY_CAST({self.cell} AS DOUBLE)"
+        else:
+            cell = f"replace({self._unmarked()}, ',', '.')"
+            fits = rf"regexp_full_match({cell}, '\s*\d{{1,7}}([.]\d{{1,15}})?\s*')"
+            days = f"CASE WHEN {fits} THEN TRY_CAST({cell} AS DOUBLE) END"
+        seconds = f"CAST(round(({days}) * 86400) AS BIGINT)"
+        there = f"TIMESTAMP '1899-12-30' + to_seconds({seconds})"
+        read = f"CASE WHEN ({days}) >= 61 AND ({days}) < 2958466 THEN {there} END"
+        return f"coalesce({read}, {self._from_iso()})" if self.is_text else read
 
     def _as_time(self) -> str:
         cell, local = self._unmarked(), self._local()
@@ -172,6 +218,8 @@ class Cell:
         return f"CASE WHEN {fits} THEN TRY_CAST({cell} AS TIMESTAMPTZ) ELSE timezone({zone}, {local}) END"
 
     def _as_date(self) -> str:
+        if self.mapping.date_format == EXCEL and not self.is_day:
+            return f"CAST({self._from_spreadsheet()} AS DATE)"
         if not self.is_text:
             return f"TRY_CAST({self.cell} AS DATE)"
         cell, given = self._unmarked(), self.mapping.date_format

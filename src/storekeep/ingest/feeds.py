@@ -43,7 +43,7 @@ from storekeep.ingest.delimited import Dialect
 from storekeep.ingest.formats import FORMATS
 from storekeep.sql import Place
 
-SourceKind = Literal["text", "int", "decimal", "float", "bool", "date", "time"]
+SourceKind = Literal["text", "int", "decimal", "float", "bool", "date", "time", "gtin", "gln"]
 Keys = tuple[str | int, ...]
 
 OURS = frozenset({"line_key", "source", "known_at", "source_file", "source_line"})
