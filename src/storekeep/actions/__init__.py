@@ -2,6 +2,7 @@
 
 from storekeep.actions.adapter import Adapter, Answer, Order
 from storekeep.actions.back_office import PLACE_PURCHASE_ORDER, BackOffice
+from storekeep.actions.documents import Envelope, OrderLine, PurchaseOrder, order_document
 from storekeep.actions.effects import arrivals, corrections, effects, orders_goods, pending
 from storekeep.actions.http import HttpOrders
 
@@ -10,11 +11,15 @@ __all__ = [
     "Adapter",
     "Answer",
     "BackOffice",
+    "Envelope",
     "HttpOrders",
     "Order",
+    "OrderLine",
+    "PurchaseOrder",
     "arrivals",
     "corrections",
     "effects",
+    "order_document",
     "orders_goods",
     "pending",
 ]
