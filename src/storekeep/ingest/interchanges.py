@@ -285,7 +285,7 @@ def _in_blocks(
         {"line": number + place, "reason": reason, "raw": ""}
         for place, reason in enumerate(empty, start=1)
     ]
-    if rows or bad or number % block_rows == 0:
+    if rows or bad or not number:
         yield _block(rows, numbers, bad, columns)
 
 
