@@ -96,6 +96,7 @@ SALES_SLSRPT = (
     "PRI+AAE:1,50::RTP",
     "QTY+153:5:PCE",
     "QTY+61:1:PCE",
+    "MOA+203:6.00:EUR",
     "LOC+162+S2::92",
     "LIN+2++pear:IN",
     "MOA+203:1.20:EUR",

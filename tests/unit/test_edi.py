@@ -1,4 +1,4 @@
-"""Segments of X12 and EDIFACT: separators, release characters, character sets, places, and what is refused."""
+"""Segments of X12 and EDIFACT: separators, release characters, character sets, places; what is refused."""
 
 from __future__ import annotations
 
@@ -10,7 +10,10 @@ from storekeep import edi
 from storekeep.edi import Segment, Syntax, segments
 from storekeep.errors import Refused
 
-ISA = "ISA*00*          *00*          *ZZ*ME             *ZZ*YOU            *260101*0900*U*00401*000000001*0*P*>~"
+ISA = (
+    "ISA*00*          *00*          *ZZ*ME             *ZZ*YOU            "
+    "*260101*0900*U*00401*000000001*0*P*>~"
+)
 
 
 def read(text: str | bytes, syntax: Syntax = "edifact") -> list[Segment]:
@@ -106,7 +109,7 @@ def test_what_is_split_between_pieces_of_the_file_is_whole(monkeypatch: pytest.M
 def test_what_is_no_interchange_is_refused_with_what_it_is(
     syntax: Syntax, text: str, said: str
 ) -> None:
-    with pytest.raises(Refused, match="a.edi") as caught:
+    with pytest.raises(Refused, match=r"a\.edi") as caught:
         read(text, syntax)
     assert said in str(caught.value)
 

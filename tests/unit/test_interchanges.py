@@ -205,20 +205,20 @@ TWO = edifact(("SLSRPT", made.SALES_SLSRPT), ("INVRPT", made.STOCK_INVRPT))
 @pytest.mark.parametrize(
     ("right", "wrong", "reason"),
     [
-        ("UNT+17+1'", "UNT+16+1'", "UNT in segment 18, line 18 counts 16 segments, there are 17"),
-        ("UNT+17+1'", "UNT+x+1'", "UNT in segment 18, line 18 counts x segments, there are 17"),
+        ("UNT+18+1'", "UNT+16+1'", "UNT in segment 19, line 19 counts 16 segments, there are 18"),
+        ("UNT+18+1'", "UNT+x+1'", "UNT in segment 19, line 19 counts x segments, there are 18"),
         (
-            "UNT+17+1'",
-            "UNT+17+9'",
-            "UNT in segment 18, line 18 has the number '9', its UNH has '1'",
+            "UNT+18+1'",
+            "UNT+18+9'",
+            "UNT in segment 19, line 19 has the number '9', its UNH has '1'",
         ),
-        ("CNT+2:2'", "CNT+2:3'", "CNT in segment 17, line 17 counts 3 lines, there are 2"),
+        ("CNT+2:2'", "CNT+2:3'", "CNT in segment 18, line 18 counts 3 lines, there are 2"),
         (
             "SLSRPT:D",
             "INVOIC:D",
             "INVOIC is not taken; of EDIFACT taken are SLSRPT, INVRPT, ORDRSP",
         ),
-        ("UNT+17+1'\n", "", "UNH of segment 2, line 2 has no UNT before segment 18, line 18"),
+        ("UNT+18+1'\n", "", "UNH of segment 2, line 2 has no UNT before segment 19, line 19"),
     ],
 )
 def test_a_message_that_is_wrong_gives_no_line_and_the_others_do(
@@ -242,10 +242,10 @@ def test_bytes_that_are_no_text_make_their_message_wrong(tmp_path: Path) -> None
 @pytest.mark.parametrize(
     ("right", "wrong", "reason"),
     [
-        ("UNZ+2+7", "UNZ+3+7", "UNZ in segment 29, line 29 counts 3 messages, there are 2"),
-        ("UNZ+2+7", "UNZ+2+8", "UNZ in segment 29, line 29 has the number '8', its UNB has '7'"),
-        ("UNZ+2+7", "LIN+9'\nUNZ+2+7", "LIN in segment 29, line 29 stands outside of any message"),
-        ("UNZ+2+7", "UNT+9'\nUNZ+2+7", "UNT in segment 29, line 29 closes nothing that is open"),
+        ("UNZ+2+7", "UNZ+3+7", "UNZ in segment 30, line 30 counts 3 messages, there are 2"),
+        ("UNZ+2+7", "UNZ+2+8", "UNZ in segment 30, line 30 has the number '8', its UNB has '7'"),
+        ("UNZ+2+7", "LIN+9'\nUNZ+2+7", "LIN in segment 30, line 30 stands outside of any message"),
+        ("UNZ+2+7", "UNT+9'\nUNZ+2+7", "UNT in segment 30, line 30 closes nothing that is open"),
     ],
 )
 def test_an_interchange_that_is_wrong_gives_no_line(

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
-from storekeep.ingest import delimited, parquet
+from storekeep.ingest import delimited, interchanges, parquet
 from storekeep.ingest.archives import Opened
 from storekeep.ingest.blocks import Block
 from storekeep.ingest.delimited import Dialect
@@ -36,5 +36,14 @@ FORMATS: Mapping[str, Format] = {
         lambda file, _: parquet.names(file),
         lambda file, columns, _: parquet.blocks(file, columns),
         text=False,
+    ),
+    # The columns of a message are the format's own: a file has none beyond them.
+    "x12": Format(
+        lambda _file, _dialect: [],
+        lambda file, columns, _: interchanges.blocks(file, columns, "x12"),
+    ),
+    "edifact": Format(
+        lambda _file, _dialect: [],
+        lambda file, columns, _: interchanges.blocks(file, columns, "edifact"),
     ),
 }

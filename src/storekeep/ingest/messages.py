@@ -158,6 +158,9 @@ class _Document:
         if self.line is not None:
             above = self.parts[-1][1] if self.parts else {}
             before = {**self.head, **above, **self.line}
+            if len(self.own) > 1:
+                # Of which quantity the amount of the line is, nobody says.
+                before.pop("value", None)
             for number, own in enumerate(self.own or [_answer(before)], start=1):
                 self.done.append(_dated({**before, **own, "quantity_number": str(number)}))
         self.line, self.own = None, []
