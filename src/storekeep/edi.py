@@ -58,7 +58,6 @@ class Separators:
 EDIFACT = Separators("+", ":", "'", "?")
 
 
-@dataclass(frozen=True, slots=True)
 class Segment:
     """One segment: its tag, its elements, and where it stands.
 
@@ -66,18 +65,32 @@ class Segment:
     character set where the segment holds bytes that are not of it.
     """
 
-    tag: str
-    elements: list[str]
-    place: int
-    line: int
-    separators: Separators
-    damaged: str | None = None
+    __slots__ = ("_elements", "_said", "damaged", "line", "place", "separators", "tag")
+
+    def __init__(
+        self, said: str, place: int, line: int, separators: Separators, damaged: str | None
+    ) -> None:
+        self._said, self._elements = said, None
+        self.place, self.line, self.separators, self.damaged = place, line, separators, damaged
+        tag = said.partition(separators.element)[0].strip(" ")
+        self.tag = tag.partition(separators.component)[0] if separators.component in tag else tag
+
+    _elements: list[str] | None
+
+    @property
+    def elements(self) -> list[str]:
+        """The tag and the elements, release characters still in them; parted when first asked for."""
+        if self._elements is None:
+            apart = self.separators
+            self._elements = _split(self._said, apart.element, apart.release)
+        return self._elements
 
     def text(self, element: int, component: int = 1) -> str:
         """What an element or one of its components says, both counted from 1; nothing when it is absent."""
-        if element >= len(self.elements):
+        elements, apart = self.elements, self.separators
+        if element >= len(elements):
             return ""
-        text, apart = self.elements[element], self.separators
+        text = elements[element]
         if apart.component in text:
             parts = _split(text, apart.component, apart.release)
             text = parts[component - 1] if component <= len(parts) else ""
@@ -93,7 +106,7 @@ class Segment:
     @property
     def raw(self) -> str:
         """The segment as it was written, without line breaks."""
-        return self.separators.element.join(self.elements) + self.separators.terminator
+        return self._said + self.separators.terminator
 
 
 def segments(file: IO[bytes], syntax: Syntax, name: str) -> Iterator[Segment]:
@@ -129,9 +142,7 @@ class _Reader:
         first: Segment | None = None
         self._codec = "utf-8"
         while (raw := self._next(apart)) is not None:
-            line = self._line + raw.count("\n", 0, len(raw) - len(raw.lstrip(_BETWEEN)))
-            self._line += raw.count("\n") + (apart.terminator == "\n")
-            found = self._segment(raw, line, apart)
+            found = self._segment(raw, apart)
             if found is None:
                 continue
             if found.tag in {opens, "UNA"} and first is not None:
@@ -149,20 +160,26 @@ class _Reader:
             f"send it again"
         )
 
-    def _segment(self, raw: str, line: int, apart: Separators) -> Segment | None:
-        text = raw.lstrip(_BETWEEN)
-        if "\n" in text or "\r" in text:
-            text = text.replace("\r", "").replace("\n", "")
+    def _segment(self, raw: str, apart: Separators) -> Segment | None:
+        line, text = self._line, raw
+        if text[:1] in _BETWEEN:
+            text = raw.lstrip(_BETWEEN)
+            line += raw.count("\n", 0, len(raw) - len(text))
+        if apart.terminator == "\n":
+            self._line += 1
+        elif "\n" in raw:
+            self._line += raw.count("\n")
+            text = text.replace("\n", "")
+        if "\r" in text:
+            text = text.replace("\r", "")
         if not text:
             return None
         self._place += 1
         damaged = None
         if not text.isascii():
             text, damaged = self._decoded(text)
-        elements = _split(text, apart.element, apart.release)
-        tag = elements[0].partition(apart.component)[0].strip(" ")
-        found = Segment(tag, elements, self._place, line, apart, damaged)
-        if tag == "UNB":
+        found = Segment(text, self._place, line, apart, damaged)
+        if found.tag == "UNB":
             self._codec = _CHARACTER_SETS.get(found.text(1), "utf-8")
         return found
 

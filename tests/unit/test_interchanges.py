@@ -58,6 +58,22 @@ def test_an_852_tells_what_was_sold_and_is_there_by_store(tmp_path: Path) -> Non
     assert (rows[2]["segment"], rows[2]["line"]) == ("10", "10")
 
 
+def test_a_line_may_have_thousands_of_stores(tmp_path: Path) -> None:
+    stores = [f"SDQ*EA*92*S{place}*{place}*T{place}*{place}" for place in range(1200)]
+    rows, bad = read(x12(("852", ["LIN*1*IN*a", "ZA*QS", *stores, "LIN*2*IN*b"])), "x12", tmp_path)
+    assert (len(rows), bad) == (2401, [])
+    assert [row["quantity_number"] for row in rows[:-1]] == [str(n) for n in range(1, 2401)]
+    assert {row["activity"] for row in rows[:-1]} == {"sold"}
+    assert said(rows[-1:], "buyer_item", "quantity") == [("b", None)]
+
+
+def test_levels_of_a_shipment_are_as_deep_as_anybody_needs(tmp_path: Path) -> None:
+    levels = [f"HL*{place + 1}*{place or ''}*X" for place in range(200)]
+    body = ["BSN*00*S*20260705", *levels, "PRF*PO-1", "LIN*1*IN*a", "SN1**4", "CTT*200"]
+    rows, _ = read(x12(("856", body)), "x12", tmp_path)
+    assert said(rows, "order_id", "line_number", "quantity") == [("PO-1", "200", "4")]
+
+
 def test_an_846_tells_what_is_there(tmp_path: Path) -> None:
     rows, bad = read(x12(("846", made.STOCK_846)), "x12", tmp_path)
     assert not bad

@@ -93,6 +93,8 @@ ACTIVITIES: Mapping[str, Mapping[str, str]] = {
 # How an 855 answers lines of which it says no more: BAK02, whose codes are not those of its lines.
 _ANSWERS = _codes(accepted="AD AE AK AT", rejected="RD RJ", changed="AC")
 _BACKORDERED, _ORDERED = "83", "21"
+_MOST_QUANTITIES = 1000
+_DEEPEST = 32
 _ITEMS = _codes(
     gtin="UK EN UP UI UA SRV", buyer_item="IN BP CB SK PI", supplier_item="VN VP VC SA MG MF"
 )
@@ -136,7 +138,9 @@ class _Document:
         self.parts: list[tuple[str, Row]] = []
         self.line: Row | None = None
         self.own: list[Row] = []
+        self.told = 0
         self.pending: Row | None = None
+        self.by_place: Row = {}
         self.done: list[Row] = []
 
     @property
@@ -155,20 +159,31 @@ class _Document:
     def end(self) -> None:
         """The line ends, and with it what was reported of it: a row for each quantity, or one without."""
         self.settle()
-        if self.line is not None:
-            above = self.parts[-1][1] if self.parts else {}
-            before = {**self.head, **above, **self.line}
-            if len(self.own) > 1:
-                # Of which quantity the amount of the line is, nobody says.
-                before.pop("value", None)
-            for number, own in enumerate(self.own or [_answer(before)], start=1):
-                self.done.append(_dated({**before, **own, "quantity_number": str(number)}))
-        self.line, self.own = None, []
+        if self.line is not None and (self.own or not self.told):
+            self._tell()
+        self.line, self.own, self.told, self.by_place = None, [], 0, {}
+
+    def report(self, **cells: str) -> None:
+        """A quantity of the line, or whatever else is said of it once more."""
+        self.own.append(_told(cells))
+        if self.line is not None and len(self.own) == _MOST_QUANTITIES:
+            self._tell()
+
+    def _tell(self) -> None:
+        above = self.parts[-1][1] if self.parts else {}
+        before = {**self.head, **above, **(self.line or {})}
+        if len(self.own) + self.told > 1:
+            # Of which quantity the amount of the line is, nobody says.
+            before.pop("value", None)
+        for own in self.own or [_answer(before)]:
+            self.told += 1
+            self.done.append(_dated({**before, **own, "quantity_number": str(self.told)}))
+        self.own = []
 
     def settle(self) -> None:
         """What was announced without a list of places has its quantity with it."""
         if self.pending is not None:
-            self.own.append(self.pending)
+            self.report(**self.pending)
         self.pending = None
 
 
@@ -284,6 +299,7 @@ def _x12_level(document: _Document, segment: Segment) -> None:
         document.parts.pop()
     above = document.parts[-1][1] if document.parts else {}
     document.parts.append((segment.text(1), dict(above)))
+    del document.parts[:-_DEEPEST]
 
 
 def _x12_line(document: _Document, segment: Segment) -> None:
@@ -319,16 +335,12 @@ def _x12_items(segment: Segment, first: int) -> Row:
 def _x12_acknowledged(document: _Document, segment: Segment) -> None:
     status = segment.text(1)
     column = _X12_DATES.get(segment.text(4))
-    document.own.append(
-        _told(
-            {
-                "status": status,
-                "activity": ACTIVITIES["855"].get(status, ""),
-                "quantity": segment.text(2),
-                "unit": segment.text(3),
-                **({column: _moment(segment.text(5))} if column else {}),
-            }
-        )
+    document.report(
+        status=status,
+        activity=ACTIVITIES["855"].get(status, ""),
+        quantity=segment.text(2),
+        unit=segment.text(3),
+        **({column: _moment(segment.text(5))} if column else {}),
     )
 
 
@@ -348,41 +360,33 @@ def _x12_activity(document: _Document, segment: Segment) -> None:
 
 def _x12_places(document: _Document, segment: Segment) -> None:
     """Quantities by store: those of the activity that was announced before them."""
-    told = document.pending or (document.own[-1] if document.own else {})
-    document.pending = None
+    if document.pending is not None:
+        document.by_place, document.pending = document.pending, None
     for place in range(3, len(segment.elements) - 1, 2):
         store, quantity = segment.text(place), segment.text(place + 1)
         own = {"location_id": store, "quantity": quantity, "unit": segment.text(1)}
         if store or quantity:
-            document.own.append({**told, **own})
+            document.report(**{**document.by_place, **own})
 
 
 def _x12_quantity(document: _Document, segment: Segment) -> None:
     if document.kind != "846":
         return
     code = segment.text(1)
-    document.own.append(
-        _told(
-            {
-                "quantity_code": code,
-                "activity": ACTIVITIES["846"].get(code, ""),
-                "quantity": segment.text(2),
-                "unit": segment.text(3),
-            }
-        )
+    document.report(
+        quantity_code=code,
+        activity=ACTIVITIES["846"].get(code, ""),
+        quantity=segment.text(2),
+        unit=segment.text(3),
     )
 
 
 def _x12_shipped(document: _Document, segment: Segment) -> None:
-    document.own.append(
-        _told(
-            {
-                "activity": "shipped",
-                "quantity": segment.text(2),
-                "unit": segment.text(3),
-                "ordered_quantity": segment.text(5),
-            }
-        )
+    document.report(
+        activity="shipped",
+        quantity=segment.text(2),
+        unit=segment.text(3),
+        ordered_quantity=segment.text(5),
     )
 
 
@@ -509,7 +513,7 @@ def _edifact_quantity(document: _Document, segment: Segment) -> None:
             told["activity"] = "backordered"
     # A place that is told before one of several quantities is that quantity's.
     told["location_id"] = document.line.get("location_id", "")
-    document.own.append(_told(told))
+    document.report(**told)
 
 
 def _edifact_date(document: _Document, segment: Segment) -> None:
