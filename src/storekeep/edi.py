@@ -87,16 +87,18 @@ class Segment:
 
     def text(self, element: int, component: int = 1) -> str:
         """What an element or one of its components says, both counted from 1; nothing when it is absent."""
+        return self.parts(element, component)[component - 1]
+
+    def parts(self, element: int, least: int) -> list[str]:
+        """What the components of an element say, at least so many: nothing for those that are absent."""
         elements, apart = self.elements, self.separators
         if element >= len(elements):
-            return ""
+            return [""] * least
         text = elements[element]
-        if apart.component in text:
-            parts = _split(text, apart.component, apart.release)
-            text = parts[component - 1] if component <= len(parts) else ""
-        elif component > 1:
-            return ""
-        return _plain(text, apart.release) if apart.release in text else text
+        parts = _split(text, apart.component, apart.release) if apart.component in text else [text]
+        if apart.release and apart.release in text:
+            parts = [_plain(part, apart.release) for part in parts]
+        return parts if len(parts) >= least else parts + [""] * (least - len(parts))
 
     @property
     def where(self) -> str:

@@ -243,7 +243,7 @@ def test_a_message_that_is_wrong_gives_no_line_and_the_others_do(
     text = TWO.replace(right, wrong)
     rows, bad = read(text, "edifact", tmp_path)
     assert [row["message"] for row in rows] == ["INVRPT"] * 3
-    assert [row["line"] for row in bad] == [1]
+    assert [row["line"] for row in bad] == [2]
     assert bad[0]["reason"].startswith("message of segment 2, line 2: ")
     assert reason in bad[0]["reason"]
 
@@ -278,7 +278,7 @@ def test_an_interchange_that_is_wrong_does_not_keep_the_next_of_its_file_out(
 ) -> None:
     rows, bad = read(TWO.replace("UNZ+2", "UNZ+1") + TWO, "edifact", tmp_path)
     assert (len(rows), len(bad)) == (6, 2)
-    assert [row["line"] for row in bad] == [1, 2]
+    assert [row["line"] for row in bad] == [2, 20]
 
 
 def test_groups_are_held_against_their_counts(tmp_path: Path) -> None:
@@ -334,17 +334,20 @@ def test_what_is_kept_of_a_message_names_nobody_and_is_bounded(tmp_path: Path) -
     assert len(bad["raw"]) < MOST_RAW + 1000
 
 
-def test_lines_come_in_blocks_each_with_a_number_of_its_own(tmp_path: Path) -> None:
+def test_lines_come_in_blocks_each_with_the_segment_it_begins_with(tmp_path: Path) -> None:
     text = (TWO.replace("CNT+2:2", "CNT+2:9") + TWO) * 3
     path = tmp_path / "a.edi"
     path.write_text(text)
-    found = list(blocks(Opened(path, "a.edi"), ("quantity",), "edifact", block_rows=5))
+    found = list(blocks(Opened(path, "a.edi"), ("segment",), "edifact", block_rows=5))
     assert [each.rows for each in found] == [5] * 6
-    numbers = [
-        *(number for each in found for number in each.lines.to_pylist()),
-        *(number for each in found for number in each.malformed["line"].to_pylist()),
-    ]
-    assert sorted(numbers) == list(range(1, 31))
+    places = [place for each in found for place in each.lines.to_pylist()]
+    told = [int(cell) for each in found for cell in each.cells["segment"].to_pylist()]
+    assert places == told == sorted(told)
+    # A file of one line has them, too.
+    path.write_text(text.replace("\n", ""))
+    (one,) = blocks(Opened(path, "a.edi"), ("line",), "edifact")
+    assert one.lines.to_pylist() == places
+    assert set(one.cells["line"].to_pylist()) == {"1"}
 
 
 def test_columns_that_no_line_has_and_files_that_are_cut_short_are_refused(tmp_path: Path) -> None:

@@ -2,9 +2,9 @@
 
 from storekeep.actions.adapter import Adapter, Answer, Order
 from storekeep.actions.back_office import PLACE_PURCHASE_ORDER, BackOffice
-from storekeep.actions.documents import Envelope, OrderLine, PurchaseOrder, order_document
 from storekeep.actions.effects import arrivals, corrections, effects, orders_goods, pending
 from storekeep.actions.http import HttpOrders
+from storekeep.actions.order_documents import Envelope, OrderLine, PurchaseOrder, order_document
 
 __all__ = [
     "PLACE_PURCHASE_ORDER",

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
-from storekeep.ingest import delimited, interchanges, parquet
+from storekeep.ingest import delimited, interchanges, json_lines, parquet, schema_org
 from storekeep.ingest.archives import Opened
 from storekeep.ingest.blocks import Block
 from storekeep.ingest.delimited import Dialect
@@ -45,5 +45,13 @@ FORMATS: Mapping[str, Format] = {
     "edifact": Format(
         lambda _file, _dialect: [],
         lambda file, columns, _: interchanges.blocks(file, columns, "edifact"),
+    ),
+    "jsonl": Format(
+        lambda file, _: json_lines.names(file),
+        lambda file, columns, _: json_lines.blocks(file, columns),
+    ),
+    "schema_org": Format(
+        lambda file, _: schema_org.names(file),
+        lambda file, columns, _: schema_org.blocks(file, columns),
     ),
 }

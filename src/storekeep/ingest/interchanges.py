@@ -71,14 +71,14 @@ class _Verdicts:
     """Why messages, by their number in the file, and interchanges without any, are not taken."""
 
     messages: dict[int, list[str]] = field(default_factory=dict)
-    empty: list[str] = field(default_factory=list)
+    empty: list[tuple[int, str]] = field(default_factory=list)
 
     def add(self, one: _Open, after: int) -> None:
         """Take down what is wrong with an envelope: all messages in it bear it."""
         if not one.faults:
             return
         if one.first == after:
-            self.empty += one.faults
+            self.empty += [(one.segment.place, fault) for fault in one.faults]
         for message in range(one.first, after):
             said = self.messages.setdefault(message, [])
             said += [fault for fault in one.faults if fault not in said]
@@ -202,7 +202,7 @@ def _whole(text: str) -> int | None:
 def blocks(
     file: Opened, columns: tuple[str, ...], syntax: Syntax, *, block_rows: int = BLOCK_ROWS
 ) -> Iterator[Block]:
-    """What the messages of a file report, a row each, numbered from 1 through the file.
+    """What the messages of a file report, a row each; their lines are segments, counted from 1.
 
     A message that is not whole, or of a type that is not taken, is one malformed row with all that is
     wrong. Raises `Refused` when the file is no interchange of that syntax or is cut short, `Misused` for a
@@ -221,8 +221,9 @@ def blocks(
 
 @dataclass
 class _Refusal:
-    """A message that is not taken, why, and what it said, as far as it is kept."""
+    """A message that is not taken, where it begins, why, and what it said, as far as it is kept."""
 
+    place: int
     reason: str
     raw: str = ""
 
@@ -250,7 +251,8 @@ def _reported(
         if segment.tag == inner.opens:
             number += 1
             if number in refused:
-                given_up = _Refusal(f"message of {segment.where}: {'; '.join(refused[number])}")
+                reason = f"message of {segment.where}: {'; '.join(refused[number])}"
+                given_up = _Refusal(segment.place, reason)
             else:
                 yield from lines(_until(segment, read, inner.closes), syntax, heads)
         if given_up:
@@ -266,32 +268,30 @@ def _until(first: Segment, read: Iterable[Segment], closes: str) -> Iterator[Seg
 
 
 def _in_blocks(
-    found: Iterable[Row | _Refusal], empty: list[str], columns: tuple[str, ...], block_rows: int
+    found: Iterable[Row | _Refusal],
+    empty: list[tuple[int, str]],
+    columns: tuple[str, ...],
+    block_rows: int,
 ) -> Iterator[Block]:
     rows: list[Row] = []
-    numbers: list[int] = []
-    bad: list[dict[str, object]] = []
-    number = 0
-    for number, one in enumerate(found, start=1):
+    bad: list[_Refusal] = [_Refusal(place, reason) for place, reason in empty]
+    any_block = False
+    for one in found:
         if isinstance(one, _Refusal):
-            bad.append({"line": number, "reason": one.reason, "raw": one.raw})
+            bad.append(one)
         else:
             rows.append(one)
-            numbers.append(number)
-        if len(rows) + len(bad) == block_rows:
-            yield _block(rows, numbers, bad, columns)
-            rows, numbers, bad = [], [], []
-    bad += [
-        {"line": number + place, "reason": reason, "raw": ""}
-        for place, reason in enumerate(empty, start=1)
-    ]
-    if rows or bad or not number:
-        yield _block(rows, numbers, bad, columns)
+        if len(rows) + len(bad) >= block_rows:
+            yield _block(rows, bad, columns)
+            rows, bad, any_block = [], [], True
+    if rows or bad or not any_block:
+        yield _block(rows, bad, columns)
 
 
-def _block(
-    rows: list[Row], numbers: list[int], bad: list[dict[str, object]], columns: tuple[str, ...]
-) -> Block:
+def _block(rows: list[Row], bad: list[_Refusal], columns: tuple[str, ...]) -> Block:
     cells = [pa.array([row.get(name) for row in rows], pa.string()) for name in columns]
-    table = pa.table(cells, names=list(columns))
-    return Block(table, pa.array(numbers, pa.int64()), pa.Table.from_pylist(bad, MALFORMED))
+    places = pa.array([int(row["segment"]) for row in rows], pa.int64())
+    malformed = [{"line": one.place, "reason": one.reason, "raw": one.raw} for one in bad]
+    return Block(
+        pa.table(cells, names=list(columns)), places, pa.Table.from_pylist(malformed, MALFORMED)
+    )

@@ -483,12 +483,12 @@ def _edifact_line(document: _Document, segment: Segment) -> None:
     if document.kind == "ORDRSP":
         cells["status"] = segment.text(2)
     document.begin(segment, **cells)
-    _edifact_item(document, segment.text(3), segment.text(3, 2))
+    _edifact_item(document, *segment.parts(3, 2)[:2])
 
 
 def _edifact_more_items(document: _Document, segment: Segment) -> None:
     for place in range(2, len(segment.elements)):
-        _edifact_item(document, segment.text(place), segment.text(place, 2))
+        _edifact_item(document, *segment.parts(place, 2)[:2])
 
 
 def _edifact_item(document: _Document, text: str, kind: str) -> None:
@@ -500,7 +500,7 @@ def _edifact_item(document: _Document, text: str, kind: str) -> None:
 def _edifact_quantity(document: _Document, segment: Segment) -> None:
     if document.line is None:
         return
-    code, quantity, unit = (segment.text(1, place) for place in (1, 2, 3))
+    code, quantity, unit = segment.parts(1, 3)[:3]
     told = {"quantity_code": code, "quantity": _number(quantity), "unit": unit}
     if code == _ORDERED and document.kind in {"ORDRSP", "DESADV"}:
         document.line |= _told({"ordered_quantity": _number(quantity), "unit": unit})
@@ -517,9 +517,8 @@ def _edifact_quantity(document: _Document, segment: Segment) -> None:
 
 
 def _edifact_date(document: _Document, segment: Segment) -> None:
-    name = _EDIFACT_DATES.get(segment.text(1))
-    text = segment.text(1, 2)
-    digits = _DATES.get(segment.text(1, 3))
+    code, text, format_ = segment.parts(1, 3)[:3]
+    name, digits = _EDIFACT_DATES.get(code), _DATES.get(format_)
     if digits and len(text) >= digits[1]:
         day = digits[0] + 4
         text = _moment(text[:day], text[day : digits[1]])
@@ -543,17 +542,17 @@ def _edifact_place(document: _Document, segment: Segment) -> None:
 
 
 def _edifact_reference(document: _Document, segment: Segment) -> None:
-    code, text = segment.text(1), segment.text(1, 2)
+    code, text, line = segment.parts(1, 3)[:3]
     name = "order_id" if code == "ON" else _REFERENCES.get(code)
     if name and text:
         document.scope[name] = text
         if name == "order_id":
-            document.scope.update(_told({"order_line": segment.text(1, 3)}))
+            document.scope.update(_told({"order_line": line}))
 
 
 def _edifact_price(document: _Document, segment: Segment) -> None:
-    code, price, kind, basis = (segment.text(1, place) for place in (1, 2, 3, 5))
-    kind = segment.text(1, 4) or kind
+    code, price, kind, more, basis = segment.parts(1, 5)[:5]
+    kind = more or kind
     price = _per_unit(_number(price), _number(basis))
     _keep_price(document.scope, kind if kind in _RETAIL_PRICES else code, price)
 
