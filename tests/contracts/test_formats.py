@@ -14,6 +14,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib import resources
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -68,6 +69,10 @@ columns:
   occurred_at: at
 document: [basket_id]
 """
+SHIPPED = {
+    name: (resources.files("storekeep.ingest") / f"mappings/{name}.yaml").read_text()
+    for name in ingest.shipped()
+}
 _HEADER = b"receipt,item,qty,price,at\n"
 _WAREHOUSE = """\
 feed: stock
@@ -77,6 +82,46 @@ format: parquet
 source_columns: {item: text, there: int, at: time}
 columns: {sku: item, quantity_units: there, occurred_at: at}
 """
+
+
+def _sale(number: int, *lines: tuple[str, int], voids: int | None = None) -> str:
+    """A till's transaction: items and how many of each, or of which transaction it takes all back."""
+    items = "".join(
+        f"<LineItem><Sale><ItemID>{item}</ItemID><ExtendedAmount>{units}</ExtendedAmount>"
+        f"<Quantity>{units}</Quantity></Sale></LineItem>"
+        for item, units in lines
+    )
+    due = sum(units for _, units in lines)
+    link = f"<TransactionLink ReasonCode='Voided'><SequenceNumber>{voids}</SequenceNumber></TransactionLink>"
+    return (
+        f"<Transaction><RetailStoreID>main</RetailStoreID><WorkstationID>1</WorkstationID>"
+        f"<SequenceNumber>{number}</SequenceNumber><BusinessDayDate>2026-01-0{number}</BusinessDayDate>"
+        f"<EndDateTime>2026-01-0{number}T09:00:00</EndDateTime><CurrencyCode>EUR</CurrencyCode>"
+        f"<RetailTransaction>{items}<LineItem><Tender><Amount>{due}</Amount></Tender></LineItem>"
+        f"{link if voids else ''}</RetailTransaction></Transaction>"
+    )
+
+
+def _poslog(*transactions: str) -> bytes:
+    return f"<POSLog>{''.join(transactions)}</POSLog>".encode()
+
+
+def _seen(item: str, units: int, day: int, **more: Any) -> dict[str, Any]:
+    """An event of EPCIS: so many units of an item were stored on a day."""
+    return {
+        "type": "ObjectEvent",
+        "eventTime": f"2026-01-0{day}T09:00:00Z",
+        "action": "OBSERVE",
+        "bizStep": "storing",
+        "bizLocation": {"id": "urn:epc:id:sgln:9501101.02001.0"},
+        "quantityList": [{"epcClass": f"urn:epc:class:lgtin:9501101.{item}.L1", "quantity": units}],
+        **more,
+    }
+
+
+def _epcis(*events: dict[str, Any]) -> bytes:
+    return json.dumps(events).encode()
+
 
 _SHOP = """\
 feed: orders
@@ -148,6 +193,27 @@ CASES: dict[str, Case] = {
             _parquet({"item": "pear", "there": 2, "at": "2026-01-03"}),
         ),
         _parquet({"item": "apple", "there": 1, "at": "2026-01-02"}),
+        *(4, 5),
+    ),
+    "poslog": Case(
+        # The contract gives no key to make pseudonyms with.
+        SHIPPED["poslog"].replace("customer: pseudonymise", "customer: keep"),
+        (
+            _poslog(_sale(1, ("apple", 1), ("apple", 1))),
+            _poslog(_sale(2, ("pear", 2)), _sale(3, ("fig", 5))),
+            _poslog(_sale(4, ("pear", 1))),
+        ),
+        _poslog(_sale(5, ("fig", 5), voids=3)),
+        *(5, 6),
+    ),
+    "epcis": Case(
+        "epcis",
+        (
+            _epcis(_seen("011111", 3, 1), _seen("022222", 4, 1)),
+            _epcis(_seen("011111", 2, 2)),
+            _epcis(_seen("022222", 2, 3)),
+        ),
+        _epcis(_seen("011111", 2, 2, errorDeclaration={"reason": "incorrect_data"})),
         *(4, 5),
     ),
     "jsonl": Case(

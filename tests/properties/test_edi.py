@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import tempfile
 from pathlib import Path
+from typing import get_args
 
 from hypothesis import example, given
 from hypothesis import strategies as st
@@ -16,19 +17,10 @@ from storekeep.ingest.archives import Opened
 from storekeep.ingest.interchanges import blocks
 from storekeep.ingest.messages import COLUMNS
 from tests import interchanges as made
+from tests.fuzz.formats import samples
 
-SYNTAXES = st.sampled_from(("x12", "edifact"))
-GOOD: dict[Syntax, list[bytes]] = {
-    "x12": [
-        made.x12(("852", made.SALES_852), ("846", made.STOCK_846)).encode(),
-        made.x12(("855", made.ANSWER_855), ("856", made.NOTICE_856)).encode(),
-    ],
-    "edifact": [
-        made.edifact(("SLSRPT", made.SALES_SLSRPT), ("INVRPT", made.STOCK_INVRPT)).encode(),
-        b"UNA:+.? '"
-        + made.edifact(("ORDRSP", made.ANSWER_ORDRSP), ("DESADV", made.NOTICE_DESADV)).encode(),
-    ],
-}
+SYNTAXES: st.SearchStrategy[Syntax] = st.sampled_from(get_args(Syntax))
+GOOD: dict[Syntax, list[bytes]] = {"x12": samples("x12"), "edifact": samples("edifact")}
 # What a damaged file is put together from: words of the syntax come oftener than chance has them.
 SHARDS = st.one_of(
     st.sampled_from(
@@ -42,7 +34,7 @@ SHARDS = st.one_of(
 @st.composite
 def damaged(draw: st.DrawFn) -> tuple[Syntax, bytes]:
     """A good file of which pieces are lost, doubled, moved or other."""
-    syntax: Syntax = draw(SYNTAXES)
+    syntax = draw(SYNTAXES)
     body = draw(st.sampled_from(GOOD[syntax]))
     for _ in range(draw(st.integers(0, 4))):
         low, high = sorted(draw(st.integers(0, len(body))) for _ in range(2))

@@ -6,6 +6,7 @@ import gzip
 import io
 import json
 import re
+import resource
 import zipfile
 from collections.abc import Callable, Iterable
 from datetime import UTC, date, datetime
@@ -504,6 +505,46 @@ def test_a_declared_time_format_is_the_only_one(make: Make) -> None:
     assert told(batch) == [(3, "at", "unreadable")]
 
 
+@pytest.mark.parametrize(
+    ("cell", "read"),
+    [
+        ("46023.375", "2026-01-01 09:00:00"), ("46023,375", "2026-01-01 09:00:00"),
+        ("46023", "2026-01-01 00:00:00"),
+        ("46023.3750115741", "2026-01-01 09:00:01"), ("46023.99999999", "2026-01-02 00:00:00"),
+        ("61", "1900-03-01 00:00:00"), ("2026-01-01 09:00", "2026-01-01 09:00:00"),
+        ("60", None), ("0.5", None), ("-46023", None), ("9999999", None), ("4.6E+04", None), ("soon", None),
+    ],
+)  # fmt: skip
+def test_dates_that_a_spreadsheet_made_numbers_of_are_read(
+    make: Make, cell: str, read: str | None
+) -> None:
+    text = TILL.replace("at: time", "at: time\n  dated: date").replace(
+        "occurred_at: at", "occurred_at: at\n  day: dated"
+    )
+    text += "time_format: excel\ndate_format: excel\ntime_zone: UTC\n"
+    batch = one(make, text, HEADER.replace("at", "at,dated") + f'r,a,1,1,"{cell}","{cell}"\n')
+    if read is None:
+        assert told(batch) == [(2, "at", "unreadable")]
+    else:
+        at = datetime.fromisoformat(f"{read}+00:00")
+        assert (column(batch, "occurred_at"), column(batch, "day")) == ([at], [at.date()])
+
+
+def test_a_spreadsheets_numbers_are_local_and_may_be_numbers_in_parquet(
+    make: Make, tmp_path: Path
+) -> None:
+    cells = {"receipt": ["r1", "r2"], "item": ["a", "b"], "qty": [1, 1], "price": [1.0, 1.0]}
+    pq.write_table(
+        pa.table({**cells, "at": [46023.375, 46110.104166666664]}), tmp_path / "p.parquet"
+    )
+    text = TILL.replace("format: csv", "format: parquet") + "time_format: excel\n"
+    (batch,) = batches(make, text + "time_zone: Europe/Berlin\n", tmp_path / "p.parquet")
+    assert column(batch, "occurred_at") == [
+        datetime(2026, 1, 1, 8, tzinfo=UTC), datetime(2026, 3, 29, 1, 30, tzinfo=UTC),
+    ]  # fmt: skip
+    assert batch.repaired == {"clock_gap": 1}
+
+
 def test_a_time_format_with_an_offset_gives_instants(make: Make) -> None:
     text = TILL + 'time_zone: Europe/Berlin\ntime_format: "%Y%m%d %H:%M %z"\n'
     batch = one(make, text, HEADER + "r,a,1,1,20260131 09:05 +0300\n")
@@ -573,6 +614,31 @@ def test_a_rule_may_mend_a_column_that_nothing_fills(make: Make) -> None:
         + "rules:\n  - {id: staff, when: qty > 1, do: repair, set: {customer_id: \"'c1'\"}, reason: x}\n"
     )
     assert column(one(make, text, HEADER + LINE), "customer_id") == ["corner_shop:c1"]
+
+
+def test_item_numbers_that_a_spreadsheet_cut_short_and_unknown_stores_are_rejected_by_rules(
+    make: Make,
+) -> None:
+    rules = """\
+rules:
+  - id: cut_short
+    when: regexp_matches(item, '^[0-9]([.,][0-9]+)?E[+][0-9]+$')
+    do: reject
+    reason: the spreadsheet has thrown digits of the item number away
+  - id: unknown_store
+    when: receipt NOT IN ('r1', 'r2')
+    do: reject
+    reason: there is no such store
+"""
+    lines_ = [
+        LINE,
+        LINE.replace("apple", "8.71126E+12"),
+        LINE.replace("r1", "r9"),
+        LINE.replace("apple", "1E5"),
+    ]
+    batch = one(make, TILL + rules, HEADER + "".join(lines_))
+    assert told(batch) == [(3, None, "cut_short"), (4, None, "unknown_store")]
+    assert lines(batch) == [2, 5]
 
 
 def test_a_condition_that_cannot_be_computed_does_not_hold(make: Make) -> None:
@@ -898,10 +964,10 @@ def test_a_pseudonym_takes_a_key(make: Make, key: bytes | None) -> None:
 def test_the_mappings_that_ship_are_found_by_name_and_sound() -> None:
     panel = "complete_journey"
     about = ("campaign", "campaign_customer", "coupon", "coupon_redemption", "household")
-    assert shipped() == [
+    assert set(shipped()) >= {
         *(panel, *(f"{panel}_{name}" for name in about)),
-        *(f"{panel}_products", "uci_online_retail"),
-    ]
+        *(f"{panel}_products", "uci_online_retail", "poslog", "epcis"),
+    }
     for name in shipped():
         assert name.startswith(mapping(name).source)
         assert mapping(f"mappings/{name}.yaml") == mapping(name)
@@ -1078,6 +1144,16 @@ def test_a_damaged_parquet_page_is_told(make: Make, tmp_path: Path) -> None:
 def test_a_row_longer_than_a_block_is_refused_with_its_line(make: Make) -> None:
     words = refused(make, make(HEADER + LINE + "x" * (17 << 20) + "\n"))
     assert "a row is longer than 8 MiB" in words
+
+
+@pytest.mark.parametrize("start", ["", '"'])
+def test_a_row_without_end_is_refused_in_bounded_memory(make: Make, start: str) -> None:
+    path = make(HEADER + LINE + start + "x" * (20 << 20), "long.csv")
+    with path.open("ab") as file:
+        file.truncate(128 << 20)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    assert "long.csv, after line 1: a row is longer than 8 MiB" in refused(make, path)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 100 << 10
 
 
 def test_gz_and_zip_are_read_as_what_they_hold(make: Make, tmp_path: Path) -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping as Map
 from dataclasses import dataclass
 
 import pyarrow as pa
 
 from storekeep.errors import Misused
 
+NAMED_ROWS = 20_000
 MALFORMED = pa.schema(
     [
         pa.field("line", pa.int64(), nullable=False),
@@ -47,3 +49,52 @@ def placed(columns: tuple[str, ...], found: list[str], name: str) -> list[int]:
             fault = "has no column" if column not in found else "has more than one column"
             raise Misused(f"{name} {fault} {column!r}; it has: {', '.join(found) or 'none'}")
     return [found.index(column) for column in columns]
+
+
+class NamedRows:
+    """Rows of a structured document (XML, JSON), gathered into blocks; every cell is text or nothing.
+
+    A malformed row keeps what it says, apart from `personal` columns, in words
+    that cannot be taken for cells: what is wrong with a whole document is not mended row by row.
+    """
+
+    def __init__(
+        self,
+        columns: tuple[str, ...],
+        known: tuple[str, ...],
+        name: str,
+        *,
+        personal: frozenset[str] = frozenset(),
+    ) -> None:
+        placed(columns, list(known), name)
+        self._columns, self._personal = columns, personal
+        self._begin()
+
+    def _begin(self) -> None:
+        self._cells: list[list[str | None]] = [[] for _ in self._columns]
+        self._lines: list[int] = []
+        self._malformed: list[dict[str, object]] = []
+
+    @property
+    def full(self) -> bool:
+        """Whether there are rows enough for a block."""
+        return len(self._lines) + len(self._malformed) >= NAMED_ROWS
+
+    def add(self, line: int, cells: Map[str, str | None], wrong: str | None = None) -> None:
+        """The next row, and what is wrong with it, if anything is."""
+        if wrong is None:
+            self._lines.append(line)
+            for column, name in zip(self._cells, self._columns, strict=True):
+                column.append(cells.get(name))
+            return
+        said = {name: cell for name, cell in cells.items() if cell and name not in self._personal}
+        raw = "; ".join(f"{name}={cell}" for name, cell in said.items()).replace("\0", "\ufffd")
+        self._malformed.append({"line": line, "reason": wrong, "raw": raw})
+
+    def block(self) -> Block:
+        """What was gathered since the last block."""
+        cells = [pa.array(column, pa.string()) for column in self._cells]
+        lines = pa.array(self._lines, pa.int64())
+        malformed = pa.Table.from_pylist(self._malformed, MALFORMED)
+        self._begin()
+        return Block(pa.table(cells, names=list(self._columns)), lines, malformed)

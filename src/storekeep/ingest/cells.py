@@ -42,6 +42,8 @@ _GS1_DIGITS: Map[SourceKind, tuple[str, int]] = {
     "gln": (r"\d{13}", 13),
 }
 _INSTANT = r"\d{4}-\d{1,2}-\d{1,2}([ T]\d{1,2}:\d{2}(:\d{2}([.]\d{1,9})?)?)?"
+EXCEL = "excel"
+"""The format of times and dates that a spreadsheet has turned into numbers: days since 1899-12-30."""
 _OFFSET = r" ?(Z|z|[+-]\d{2}(:?\d{2})?)"
 
 
@@ -172,13 +174,35 @@ class Cell:
             return self.cell
         if self.is_day:
             return f"CAST({self.cell} AS TIMESTAMP)"
+        cell, given = self._unmarked(), self.mapping.time_format
+        if given == EXCEL:
+            return self._from_spreadsheet()
         if not self.is_text:
             return None
-        cell, given = self._unmarked(), self.mapping.time_format
         if given is not None:
             return None if "%z" in given else f"try_strptime({cell}, {literal(given)})"
+        return self._from_iso()
+
+    def _from_iso(self) -> str:
+        cell = self._unmarked()
         fits = f"regexp_full_match({cell}, {literal(_INSTANT)})"
         return f"CASE WHEN {fits} THEN TRY_CAST({cell} AS TIMESTAMP) END"
+
+    def _from_spreadsheet(self) -> str:
+        """A number of days, to the second, or what the spreadsheet left as it was, in ISO 8601.
+
+        From 1900-03-01 on: for Excel the day before is the 29th of February, which there was not.
+        """
+        if not self.is_text:
+            days = f"TRY_CAST({self.cell} AS DOUBLE)"
+        else:
+            cell = f"replace({self._unmarked()}, ',', '.')"
+            fits = rf"regexp_full_match({cell}, '\s*\d{{1,7}}([.]\d{{1,15}})?\s*')"
+            days = f"CASE WHEN {fits} THEN TRY_CAST({cell} AS DOUBLE) END"
+        seconds = f"CAST(round(({days}) * 86400) AS BIGINT)"
+        there = f"TIMESTAMP '1899-12-30' + to_seconds({seconds})"
+        read = f"CASE WHEN ({days}) >= 61 AND ({days}) < 2958466 THEN {there} END"
+        return f"coalesce({read}, {self._from_iso()})" if self.is_text else read
 
     def _as_time(self) -> str:
         cell, local = self._unmarked(), self._local()
@@ -194,6 +218,8 @@ class Cell:
         return f"CASE WHEN {fits} THEN TRY_CAST({cell} AS TIMESTAMPTZ) ELSE timezone({zone}, {local}) END"
 
     def _as_date(self) -> str:
+        if self.mapping.date_format == EXCEL and not self.is_day:
+            return f"CAST({self._from_spreadsheet()} AS DATE)"
         if not self.is_text:
             return f"TRY_CAST({self.cell} AS DATE)"
         cell, given = self._unmarked(), self.mapping.date_format

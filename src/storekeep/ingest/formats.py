@@ -9,7 +9,15 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
-from storekeep.ingest import delimited, interchanges, json_lines, parquet, schema_org
+from storekeep.ingest import (
+    delimited,
+    epcis,
+    interchanges,
+    json_lines,
+    parquet,
+    poslog,
+    schema_org,
+)
 from storekeep.ingest.archives import Opened
 from storekeep.ingest.blocks import Block
 from storekeep.ingest.delimited import Dialect
@@ -30,6 +38,11 @@ class Format:
     text: bool = True
 
 
+def _fixed(blocks: Callable[[Opened, tuple[str, ...]], Iterator[Block]]) -> Format:
+    """A format whose columns are fixed: a file has none that a mapping could not know."""
+    return Format(lambda _file, _dialect: [], lambda file, columns, _: blocks(file, columns))
+
+
 FORMATS: Mapping[str, Format] = {
     "csv": Format(lambda file, dialect: delimited.header(file, dialect).names, delimited.blocks),
     "parquet": Format(
@@ -37,15 +50,10 @@ FORMATS: Mapping[str, Format] = {
         lambda file, columns, _: parquet.blocks(file, columns),
         text=False,
     ),
-    # The columns of a message are the format's own: a file has none beyond them.
-    "x12": Format(
-        lambda _file, _dialect: [],
-        lambda file, columns, _: interchanges.blocks(file, columns, "x12"),
-    ),
-    "edifact": Format(
-        lambda _file, _dialect: [],
-        lambda file, columns, _: interchanges.blocks(file, columns, "edifact"),
-    ),
+    "x12": _fixed(lambda file, columns: interchanges.blocks(file, columns, "x12")),
+    "edifact": _fixed(lambda file, columns: interchanges.blocks(file, columns, "edifact")),
+    "poslog": _fixed(poslog.blocks),
+    "epcis": _fixed(epcis.blocks),
     "jsonl": Format(
         lambda file, _: json_lines.names(file),
         lambda file, columns, _: json_lines.blocks(file, columns),

@@ -244,7 +244,7 @@ def _converted(mapping: Mapping, name: str, one: Expression) -> str:
             text = f"{literal(mapping.source + ':')} || {text}"
         return f"TRY({text})"
     if column.unit == "minor money unit":
-        scale = 10 ** retail.minor_digits(mapping.currency or "")
+        scale = _minor_units(mapping)
         exact = source if one.type != "DOUBLE" else f"CAST({source} AS DECIMAL(38,6))"
         return f"TRY(CAST(round({exact} * {scale}) AS BIGINT))"
     if column.kind == "int":
@@ -261,6 +261,18 @@ def _converted(mapping: Mapping, name: str, one: Expression) -> str:
         local = f"timezone({day_zone}, {source})" if found is Family.INSTANT else source
         return f"TRY(CAST({local} AS DATE))"
     return f"TRY({source})"
+
+
+def _minor_units(mapping: Mapping) -> str:
+    """How many minor units one unit of the row's currency has."""
+    if "currency" not in mapping.columns:
+        return str(10 ** retail.minor_digits(mapping.currency or ""))
+    code = parsed(mapping).columns["currency"].sql()
+    few, many = (
+        ", ".join(literal(one) for one in sorted(codes))
+        for codes in (retail.WITHOUT_CENTS, retail.WITH_MILLS)
+    )
+    return f"CASE WHEN {code} IN ({few}) THEN 1 WHEN {code} IN ({many}) THEN 1000 ELSE 100 END"
 
 
 def _holds(condition: Expression) -> str:
