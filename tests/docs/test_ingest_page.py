@@ -13,7 +13,7 @@ from tests.docs.console import Console, File, steps
 
 pytestmark = pytest.mark.docs
 PAGE = (Path(__file__).parents[2] / "docs" / "ingest.md").read_text(encoding="utf-8")
-SECTIONS = ("POSLog", "EPCIS")
+SECTIONS = ("POSLog", "EPCIS", "X12 and EDIFACT")
 
 
 def section(name: str) -> str:
