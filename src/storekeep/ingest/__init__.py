@@ -22,6 +22,7 @@ from storekeep.ingest.products import Products, load_products
 from storekeep.ingest.pseudonyms import pseudonym_key
 from storekeep.ingest.staging import as_cells
 from storekeep.ingest.statement import parsed
+from storekeep.ingest.suggesting import Suggestion, suggest
 
 __all__ = [
     "FEEDS",
@@ -30,6 +31,7 @@ __all__ = [
     "Mapping",
     "Marketing",
     "Products",
+    "Suggestion",
     "as_cells",
     "complete_journey_files",
     "load",
@@ -40,6 +42,7 @@ __all__ = [
     "mapping",
     "pseudonym_key",
     "shipped",
+    "suggest",
 ]
 
 
