@@ -143,6 +143,14 @@ class Settings(BaseSettings):
         default={},
         description="Which order system carries out an action; the embedded back office by default.",
     )
+    edi_identity: str | None = Field(
+        default=None,
+        description="Who the tenant is to suppliers on documents that are written for them.",
+    )
+    edi_partners: dict[str, str] = Field(
+        default={},
+        description="Who each supplier is on documents that are written for them.",
+    )
     log_level: str = Field(
         default="warning",
         pattern=r"^(debug|info|warning|error)$",

@@ -28,6 +28,7 @@ from storekeep.config import Settings
 from storekeep.ingest.formats import FORMATS
 from storekeep.lake import FACTS
 from storekeep.pipeline import Pipeline, opened
+from tests.interchanges import edifact, x12
 
 pytestmark = pytest.mark.crash
 
@@ -150,6 +151,25 @@ def _listed(*products: dict[str, Any]) -> bytes:
     return json.dumps({"@context": "https://schema.org", "@graph": graph}).encode()
 
 
+def _sold(day: str, stores: str) -> bytes:
+    body = [f"XQ*H*{day}*{day}", "LIN*1*IN*apple", "CTP**RES*0.50", "ZA*QS", stores, "CTT*1"]
+    return x12(("852", body)).encode()
+
+
+def _sent(notice: str, apples: int, pears: int) -> bytes:
+    body = [f"BSN*00*{notice}*20260705*0730", "HL*1**S", "N1*SU**92*north", "HL*2*1*O", "PRF*PO-1"]
+    body += ["HL*3*2*I", "LIN*1*IN*apple", f"SN1**{apples}*EA"]
+    body += ["HL*4*2*I", "LIN*2*IN*pear", f"SN1**{pears}*EA", "CTT*4"]
+    return x12(("856", body)).encode()
+
+
+def _report(number: str, purpose: str, *quantities: int) -> bytes:
+    body = [f"BGM+73E+{number}+{purpose}", "DTM+356:20260703:102", "CUX+2:EUR:10", "LOC+162+S1"]
+    for place, quantity in enumerate(quantities, start=1):
+        body += [f"LIN+{place}++apple:IN", "PRI+AAE:0.50::RTP", f"QTY+153:{quantity}"]
+    return edifact(("SLSRPT", body)).encode()
+
+
 CASES: dict[str, Case] = {
     "csv": Case(
         _TILL,
@@ -214,6 +234,30 @@ CASES: dict[str, Case] = {
         ),
         _listed({"sku": "pear", "name": "Pear", "gtin13": "4006381333931"}),
         *(3, 4),
+    ),
+    "x12 852": Case(
+        "x12_852",
+        (
+            _sold("20260703", "SDQ*EA*92*S1*3*S1*3*S2*4"),
+            _sold("20260704", "SDQ*EA*92*S1*1*S2*2"),
+            _sold("20260705", "SDQ*EA*92*S2*5"),
+        ),
+        # What the second store sold on the last day was never sold.
+        _sold("20260705", "SDQ*EA*92*S2*-5"),
+        *(6, 7),
+    ),
+    "x12 856": Case(
+        "x12_856",
+        (_sent("N1", 10, 6), _sent("N2", 4, 2), _sent("N3", 1, 1)),
+        _sent("N2", 4, 3),
+        *(6, 7),
+    ),
+    "edifact slsrpt": Case(
+        "edifact_slsrpt",
+        (_report("R1", "9", 1, 1, 3), _report("R2", "9", 2), _report("R3", "9", 5, 4)),
+        # The second report was wrong: it is cancelled.
+        _report("R2", "1", 2),
+        *(6, 7),
     ),
 }
 each_case = pytest.mark.parametrize("name", CASES)

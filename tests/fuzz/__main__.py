@@ -21,7 +21,7 @@ def main(arguments: list[str]) -> int:
     except ImportError:
         print("atheris is not installed: pip install atheris", file=sys.stderr)
         return 2
-    with atheris.instrument_imports(include=["storekeep.ingest"]):
+    with atheris.instrument_imports(include=["storekeep.ingest", "storekeep.edi"]):
         formats = importlib.import_module("tests.fuzz.formats")
         archives = importlib.import_module("storekeep.ingest.archives")
         errors = importlib.import_module("storekeep.errors")

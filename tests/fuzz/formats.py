@@ -5,15 +5,24 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator, Mapping
 
-from storekeep.ingest import epcis, poslog
+from storekeep.ingest import epcis, interchanges, messages, poslog
 from storekeep.ingest.archives import Opened
 from storekeep.ingest.blocks import Block
+from tests import interchanges as made
 
 READERS: Mapping[
     str, tuple[Callable[[Opened, tuple[str, ...]], Iterator[Block]], tuple[str, ...]]
 ] = {
     "epcis": (epcis.blocks, epcis.COLUMNS),
     "poslog": (poslog.blocks, poslog.COLUMNS),
+    "x12": (
+        lambda file, columns: interchanges.blocks(file, columns, "x12", block_rows=3),
+        tuple(messages.COLUMNS),
+    ),
+    "edifact": (
+        lambda file, columns: interchanges.blocks(file, columns, "edifact", block_rows=3),
+        tuple(messages.COLUMNS),
+    ),
 }
 
 _SALE = """\
@@ -54,6 +63,17 @@ _EVENT = {
 
 def samples(name: str) -> list[bytes]:
     """Good documents of a format."""
+    if name == "x12":
+        return [
+            made.x12(("852", made.SALES_852), ("846", made.STOCK_846)).encode(),
+            made.x12(("855", made.ANSWER_855), ("856", made.NOTICE_856)).encode(),
+        ]
+    if name == "edifact":
+        answers = made.edifact(("ORDRSP", made.ANSWER_ORDRSP), ("DESADV", made.NOTICE_DESADV))
+        return [
+            made.edifact(("SLSRPT", made.SALES_SLSRPT), ("INVRPT", made.STOCK_INVRPT)).encode(),
+            f"UNA:+.? '{answers}".encode(),
+        ]
     if name == "poslog":
         sale, void = (
             _SALE.format(number=1, status="", link=""),

@@ -9,7 +9,15 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
-from storekeep.ingest import delimited, epcis, json_lines, parquet, poslog, schema_org
+from storekeep.ingest import (
+    delimited,
+    epcis,
+    interchanges,
+    json_lines,
+    parquet,
+    poslog,
+    schema_org,
+)
 from storekeep.ingest.archives import Opened
 from storekeep.ingest.blocks import Block
 from storekeep.ingest.delimited import Dialect
@@ -42,6 +50,8 @@ FORMATS: Mapping[str, Format] = {
         lambda file, columns, _: parquet.blocks(file, columns),
         text=False,
     ),
+    "x12": _fixed(lambda file, columns: interchanges.blocks(file, columns, "x12")),
+    "edifact": _fixed(lambda file, columns: interchanges.blocks(file, columns, "edifact")),
     "poslog": _fixed(poslog.blocks),
     "epcis": _fixed(epcis.blocks),
     "jsonl": Format(

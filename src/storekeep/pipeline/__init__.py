@@ -21,6 +21,7 @@ caller: the same steps run live, in a demonstration and in a replay.
     returning   dead letters are tried anew or dropped
     undoing     what was taken back, proposed again
     reverting   plans, reverts, replays and proofs
+    writing     purchase orders as documents for suppliers
     working     all of it once, and again and again in a process of its own
 """
 

@@ -17,8 +17,8 @@ from random import random
 from storekeep import bus
 from storekeep.errors import Permanent, Transient
 from storekeep.pipeline.deciding import Run
-from storekeep.pipeline.reverting import Reverting
 from storekeep.pipeline.trying import wait_seconds
+from storekeep.pipeline.writing import Writing
 from storekeep.store import Store
 
 # Between two turns that found something: what comes meanwhile is one batch.
@@ -39,7 +39,7 @@ class Round:
     lost: Away | None
 
 
-class Working(Reverting):
+class Working(Writing):
     """All that is to be done now, once."""
 
     def round(

@@ -102,6 +102,16 @@ class Transaction(Waiting):
             (self.tenant, kind, name, version, content, at, by),
         )
 
+    def next_version(self, kind: str) -> int:
+        """The number after the highest that a text of this kind was registered under; nobody else gets it."""
+        self._lock()
+        rows = self._run(
+            "SELECT coalesce(max(version::bigint), 0) + 1 AS number FROM registry"
+            " WHERE tenant = %s AND kind = %s",
+            (self.tenant, kind),
+        )
+        return int(rows[0]["number"])
+
     def promote(
         self, kind: str, name: str, version: str, at: datetime, by: str, reason: str | None = None
     ) -> None:
