@@ -61,12 +61,16 @@ class Column:
 
 @dataclass(frozen=True)
 class Table:
-    """One table: its columns, the columns that identify a row, and what a row is."""
+    """One table: its columns, the columns that identify a row, and what a row is.
+
+    What is `personal` of a row is no column: it is kept apart, sealed under a key of the person.
+    """
 
     name: str
     meaning: str
     key: tuple[str, ...]
     columns: tuple[Column, ...]
+    personal: tuple[Column, ...] = ()
 
     @cached_property
     def arrow(self) -> pa.Schema:
