@@ -1,4 +1,4 @@
-"""Who is who: whatever order facts come in, as of any time, and as long as somebody does not split what he merged."""
+"""Who is who: the same whatever order facts come in, as of any time, and restored when a merge is undone."""
 
 from __future__ import annotations
 
@@ -10,8 +10,14 @@ import pyarrow.compute as pc
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from storekeep.ingest.identity import Identities, identities
-from storekeep.ingest.identity import LINKS, MOST_OF_ONE_SOURCE, MOST_TOGETHER, TOLD
+from storekeep.ingest.identity import (
+    LINKS,
+    MOST_OF_ONE_SOURCE,
+    MOST_TOGETHER,
+    TOLD,
+    Identities,
+    identities,
+)
 
 NOW = datetime(2026, 3, 1, tzinfo=UTC)
 FEW = 25
@@ -132,7 +138,10 @@ def test_an_address_a_number_and_a_card_join() -> None:
         ),
         links(),
     )
-    assert people(found) == {frozenset({"crm:1", "web:9", "desk:3", "till:7"}), frozenset({"crm:2"})}
+    assert people(found) == {
+        frozenset({"crm:1", "web:9", "desk:3", "till:7"}),
+        frozenset({"crm:2"}),
+    }
     assert found.flags.num_rows == 0
 
 

@@ -40,7 +40,9 @@ _ITEMS = (
     Column("Since", drop=1),
     Column("Conflict", wrap=True),
 )
-_ID = click.argument("customer_id", metavar="ID", help="A pseudonym, or crm:17 for what a source calls it.")
+_ID = click.argument(
+    "customer_id", metavar="ID", help="A pseudonym, or crm:17 for what a source calls it."
+)
 _OTHER = click.argument("other_id", metavar="OTHER", help="Another.")
 _BY = click.option("--as", "--by", "principal", metavar="NAME", help="Who does it, if not you.")
 _REASON = click.option(

@@ -16,7 +16,7 @@ from storekeep.ingest.complete_journey import (
     load_marketing,
     load_promotions,
 )
-from storekeep.ingest.feeds import Mapping, read, shipped
+from storekeep.ingest.feeds import FEEDS, Mapping, read, shipped
 from storekeep.ingest.identity import Identities, identities
 from storekeep.ingest.items import CONFLICTS, Items, items
 from storekeep.ingest.loading import Loaded, load, load_again
@@ -31,6 +31,7 @@ from storekeep.ingest.pseudonyms import (
 from storekeep.ingest.sealing import (
     is_hidden,
     new_person_key,
+    person_of,
     persons_in,
     persons_key,
     unseal,
@@ -42,6 +43,7 @@ from storekeep.ingest.statement import parsed
 
 __all__ = [
     "CONFLICTS",
+    "FEEDS",
     "MATCHED",
     "Bounds",
     "Identities",
@@ -63,6 +65,7 @@ __all__ = [
     "mapping",
     "matches",
     "new_person_key",
+    "person_of",
     "persons_in",
     "persons_key",
     "pseudonym_key",

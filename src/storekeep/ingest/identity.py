@@ -1,8 +1,8 @@
 """Who is who: which pseudonyms are one person's, as far as was known by a time.
 
-Two customers are one person when a key of both agrees (an address, a number, a card), or when somebody merged
-them. Hides the fold: facts go in, in any order, and the same facts give the same persons. A later fact changes
-what is known later, never what was known before.
+Two customers are one person when a key of both agrees (an address, a number, a card), or when somebody
+merged them. Hides the fold: facts go in, in any order, and the same facts give the same persons. A later fact
+changes what is known later, never what was known before.
 
 A key that many share is nobody's own: one that more than `MOST_OF_ONE_SOURCE` customers of one source have
 joins nobody, and keys that together would join more than `MOST_TOGETHER` customers join none of them. Both

@@ -85,9 +85,7 @@ def ticket_pseudonyms(tickets: pa.Array, source: str, key: bytes) -> pa.StringAr
     return pseudonyms(tickets, f"{source}.ticket", key, ())
 
 
-def matches(
-    cells: pa.Array, kind: Matched, key: bytes, blank: str | None
-) -> pa.StringArray:
+def matches(cells: pa.Array, kind: Matched, key: bytes, blank: str | None) -> pa.StringArray:
     """Addresses or numbers as pseudonyms by which a person is known again at another source.
 
     An address is one with an @ inside; a number is international (E.164), begins with + or 00, and may have

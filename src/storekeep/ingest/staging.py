@@ -28,10 +28,10 @@ import pyarrow.compute as pc
 
 from storekeep import retail
 from storekeep.errors import InvariantBroken, Misused, Permanent, Refused, StorekeepError
-from storekeep.ingest import delimited, parquet
 from storekeep.ingest.archives import Bounds, Opened, opened
 from storekeep.ingest.blocks import MALFORMED, Block
 from storekeep.ingest.feeds import Mapping
+from storekeep.ingest.formats import FORMATS
 from storekeep.ingest.pseudonyms import checked, matches, pseudonyms, ticket_pseudonyms
 from storekeep.ingest.sealing import Keys, seal
 from storekeep.ingest.statement import Statement, parsed, statement
@@ -209,9 +209,7 @@ def _files(run: Run, paths: Sequence[Path]) -> Iterator[Opened]:
 
 
 def _columns(mapping: Mapping, file: Opened) -> list[str]:
-    if mapping.format == "csv":
-        return delimited.header(file, mapping.csv.dialect).names
-    return parquet.names(file)
+    return FORMATS[mapping.format].names(file, mapping.csv.dialect)
 
 
 def _belongs(waiting: list[_Begun], small: _Begun, batch_rows: int) -> bool:
@@ -319,10 +317,7 @@ def _remove(folder: Path, process: int) -> None:
 
 
 def _blocks(mapping: Mapping, file: Opened) -> Iterator[Block]:
-    names = mapping.read_columns
-    if mapping.format == "csv":
-        return delimited.blocks(file, names, mapping.csv.dialect)
-    return parquet.blocks(file, names)
+    return FORMATS[mapping.format].blocks(file, mapping.read_columns, mapping.csv.dialect)
 
 
 def _judge(run: Run, blocks: Sequence[Block], files: np.ndarray, *, first: bool) -> Statement:
@@ -346,7 +341,9 @@ def _hidden(run: Run, cells: pa.Table) -> pa.Table:
     if run.key is None:
         return cells
     mapping = run.mapping
-    marks = pa.array(["", *(mapping.csv.nulls if mapping.format == "csv" else ())], pa.string())
+    marks = pa.array(
+        ["", *(mapping.csv.nulls if FORMATS[mapping.format].text else ())], pa.string()
+    )
     hidden: dict[str, pa.Array | pa.ChunkedArray] = dict(
         zip(cells.column_names, cells.columns, strict=True)
     )

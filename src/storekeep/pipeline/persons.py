@@ -1,8 +1,8 @@
 """Who is who, what is kept of a person, and erasing it.
 
-Hides how a person is put together from what tills, web shop and CRM call it. Merges and splits are facts, so
-that who is who can be told as of any time; nothing is overwritten by them. What is personal is only opened for
-somebody who says why, and the ledger keeps that it was.
+Hides how a person is put together from what tills, web shop and CRM call it. Merges and splits are facts,
+so that who is who can be told as of any time; nothing is overwritten by them. What is personal is only opened
+for somebody who says why, and the ledger keeps that it was.
 """
 
 from __future__ import annotations
@@ -42,7 +42,9 @@ _CONSENTS = " UNION ALL ".join(
     f" WHERE known_at <= $known_by AND {channel}_consent IS NOT NULL GROUP BY customer_id"
     for channel in ("email", "sms", "profiling")
     # Of two that were said at the same moment and came at once, the one that forbids.
-    for order in (f"(coalesce({channel}_consent_at, occurred_at), known_at, NOT {channel}_consent)",)
+    for order in (
+        f"(coalesce({channel}_consent_at, occurred_at), known_at, NOT {channel}_consent)",
+    )
 )
 
 
