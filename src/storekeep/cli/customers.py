@@ -198,7 +198,10 @@ def split(
 @_KNOWN_BY
 @pass_asked
 def items(asked: Asked, known_by: datetime | None, *, conflicts: bool) -> None:
-    """List items with their GTINs and suppliers' numbers, and what contradicts them."""
+    """List the numbers of items, and what contradicts them.
+
+    The GTIN on the package, and what each supplier calls it.
+    """
     from storekeep.ingest import CONFLICTS
 
     zone = asked.zone()

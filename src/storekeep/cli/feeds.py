@@ -28,9 +28,9 @@ FEEDS: Mapping[str, str] = {
     "suppliers": "what suppliers answer, ship and deliver",
     "products": "items of a catalogue",
     "fulfilments": "what was sent out of customers' orders",
-    "customers": "customers of a CRM or a web shop, with their consents",
-    "tickets": "tickets of customer service, and the messages of their threads",
-    "items": "GTINs and suppliers' numbers of items",
+    "customers": "customers and their consents",
+    "tickets": "tickets and their messages",
+    "items": "numbers of items",
 }
 _COUNTS = ("read", "accepted", "duplicates")
 _TALLIES = ("rejected", "ignored", "repaired")

@@ -33,12 +33,12 @@ def pseudonym_key(home: Path, tenant: str) -> bytes:
 
     Another tenant has another key, so that nobody is known again from one tenant to the next.
     """
-    return home_key(home, "pseudonyms", tenant)
+    return home_key(home, "pseudonyms.key", tenant)
 
 
 def home_key(home: Path, name: str, tenant: str) -> bytes:
-    """A tenant's key for one use, from a secret of the home made at first use (`keys/NAME.key`)."""
-    path = home / "keys" / f"{name}.key"
+    """A tenant's key for one use, from a secret of the home made at first use (`keys/NAME`)."""
+    path = home / "keys" / name
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     if not path.exists():
         with NamedTemporaryFile(dir=path.parent, prefix=f"{name}.") as draft:

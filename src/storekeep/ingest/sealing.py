@@ -32,7 +32,7 @@ Keys = Callable[[Sequence[str]], Mapping[str, bytes]]
 
 def persons_key(home: Path, tenant: str) -> bytes:
     """The key that wraps the keys of a tenant's persons, from a secret of the home (`keys/persons.key`)."""
-    return home_key(home, "persons", tenant)
+    return home_key(home, "persons.key", tenant)
 
 
 def new_person_key(wrapping: bytes) -> bytes:
