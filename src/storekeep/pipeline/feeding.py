@@ -77,6 +77,7 @@ class Feeding(Quarantining):
         and does not say which happens at `location_id`; a sale, where that is left out, in its store. `step`
         is told of lines as they are dealt with. Raises `Misused` when no feed fills the mapping's table, and
         `Refused` for a file that cannot be read: nothing of that file is taken in, the files before it are.
+        Pseudonyms are made with the home's key where no other is handed over.
         """
         _fed(mapping)
         loaded = ingest.load(
@@ -85,7 +86,7 @@ class Feeding(Quarantining):
             known_at=self.now(),
             references=self._references(mapping),
             location_id=location_id,
-            pseudonym_key=pseudonym_key,
+            pseudonym_key=pseudonym_key or self._key_for(mapping),
             keys=self._person_keys,
             batch_rows=bus.MAX_FACTS,
         )
@@ -152,7 +153,7 @@ class Feeding(Quarantining):
             known_at=self.now(),
             references=self._references(mapping),
             location_id=location_id,
-            pseudonym_key=pseudonym_key,
+            pseudonym_key=pseudonym_key or self._key_for(mapping),
             keys=self._person_keys,
         )
         told: list[FileRead] = []

@@ -164,10 +164,6 @@ class Persons(Feeding):
         )
         return told, links
 
-    @property
-    def _pseudonym_key(self) -> bytes:
-        return ingest.pseudonym_key(self.home, self.tenant)
-
     def _named(self, customer: str, people: Mapping[str, str]) -> str:
         """The pseudonym of a customer: as it stands, or of what a source calls it (`crm:17`).
 

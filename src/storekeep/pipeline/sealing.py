@@ -27,6 +27,14 @@ _REFERENCES: Mapping[str, tuple[str, ...]] = {
 class Sealing(Intake):
     """From what a row says of a person to what is kept of it."""
 
+    @property
+    def _pseudonym_key(self) -> bytes:
+        return ingest.pseudonym_key(self.home, self.tenant)
+
+    def _key_for(self, mapping: ingest.Mapping) -> bytes | None:
+        """The key of the home's pseudonyms, where a mapping takes one; made when first taken."""
+        return self._pseudonym_key if mapping.hides else None
+
     def _person_keys(self, persons: Sequence[str]) -> dict[str, bytes]:
         """The keys of persons, made where there is none yet."""
         wrapping = ingest.persons_key(self.home, self.tenant)
