@@ -163,7 +163,7 @@ def _joined(
 
 
 def _numbers(texts: pa.ChunkedArray, names: pa.Array) -> np.ndarray:
-    return pc.index_in(texts, value_set=names).to_numpy().astype(np.int64)
+    return np.asarray(pc.index_in(texts, value_set=names).to_numpy(), np.int64)
 
 
 def _first(one: np.ndarray, other: np.ndarray, many: int) -> np.ndarray:

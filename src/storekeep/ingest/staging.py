@@ -110,8 +110,8 @@ def begin(
             raise Misused(
                 f"{name!r} is no table of {reference.table} rows: it lacks {sorted(lacking)}"
             )
-        keys = table[reference.on]
-        if keys.null_count or pc.count_distinct(keys).as_py() != table.num_rows:
+        told = table[reference.on]
+        if told.null_count or pc.count_distinct(told).as_py() != table.num_rows:
             raise Misused(f"{name!r} has a row without {reference.on}, or several with the same")
     connection = workspace()
     for name in mapping.references:

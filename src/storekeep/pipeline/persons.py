@@ -170,8 +170,8 @@ class Persons(Feeding):
         Raises `Refused` when nothing was ever told of such a customer.
         """
         source, _, own = customer.partition(":")
-        hidden = ingest.pseudonyms(pa.array([own]), source, self._pseudonym_key, ())[0].as_py()
-        both = [customer, hidden]
+        hidden = ingest.pseudonyms(pa.array([own]), source, self._pseudonym_key, ())
+        both = [customer, *map(str, hidden.to_pylist())]
         with self.store.transaction(self.tenant) as tx:
             known = {*tx.person_keys(both), *tx.erased(both)} | people.keys()
         sold = self.lake.query(

@@ -83,7 +83,7 @@ class Sealing(Intake):
 
 def _personal(table: str, loaded: ingest.Loaded) -> list[pa.Table]:
     """What is sealed of the rows of a batch, a table for each field."""
-    rows, found = loaded.rows, []
+    rows, found = loaded.rows, list[pa.Table]()
     if rows.num_rows == 0:
         return found
     parts = [rows[name].combine_chunks() for name in _REFERENCES[table]] if loaded.sealed else []
