@@ -27,6 +27,7 @@ from storekeep.config import Settings
 from storekeep.ingest.formats import FORMATS
 from storekeep.lake import FACTS
 from storekeep.pipeline import Pipeline, opened
+from tests.contracts.reader import KEY
 
 pytestmark = pytest.mark.crash
 
@@ -229,12 +230,14 @@ class Fed:
 
     def read(self, pipeline: Pipeline, files: Sequence[Path]) -> tuple[int, int]:
         """Read files; how many rows were new, and how many known before."""
-        told = pipeline.read_feed(ingest.mapping(self.mapping), files, location_id="DC1")
+        told = pipeline.read_feed(
+            ingest.mapping(self.mapping), files, location_id="DC1", pseudonym_key=KEY
+        )
         assert not sum(each.rejected.total() for each in told), told
         return sum(each.accepted for each in told), sum(each.duplicates for each in told)
 
     def state(self, pipeline: Pipeline, known_by: Any = None) -> Any:
-        """What history holds, without when and by which file it came, and how the feed stands."""
+        """What history holds, without when and by which file it came; how the feed stands; what is sealed."""
         table = ingest.mapping(self.mapping).table
         facts = pipeline.lake.query(
             f"SELECT * EXCLUDE (known_at, source_file, source_line, position, fact) FROM {table}"
@@ -242,7 +245,9 @@ class Fed:
             tables={table: FACTS[table]},
             parameters={"known_by": known_by or pipeline.now()},
         )
-        return facts.to_pylist(), pipeline.feeds(known_by)
+        with pipeline.store.transaction(pipeline.tenant) as tx:
+            sealed = [(each["reference"], each["field"]) for each in tx.personal(None)]
+        return facts.to_pylist(), pipeline.feeds(known_by), sealed
 
 
 @pytest.fixture
