@@ -246,7 +246,7 @@ class Fed:
             parameters={"known_by": known_by or pipeline.now()},
         )
         with pipeline.store.transaction(pipeline.tenant) as tx:
-            sealed = [(each["reference"], each["field"]) for each in tx.personal(None)]
+            sealed = [(each["reference"], each["field"]) for each in tx.personal()]
         return facts.to_pylist(), pipeline.feeds(known_by), sealed
 
 

@@ -32,8 +32,8 @@ def keys(persons: Sequence[str]) -> dict[str, bytes]:
 
 
 def sealed(text: str | None, person: str | None = "crm:1", field: str = "name") -> str:
-    found = seal(pa.array([text], pa.string()), pa.array([person], pa.string()), field, keys)
-    return str(found[0].as_py())
+    found = seal({field: pa.array([text], pa.string())}, pa.array([person], pa.string()), keys)
+    return str(found[field][0].as_py())
 
 
 @given(st.text(min_size=1))
@@ -70,7 +70,8 @@ def test_no_other_person_field_or_change_opens_it() -> None:
 
 def test_nobodys_text_is_withheld_and_nothing_stays_nothing() -> None:
     texts = pa.array(["Ann", None, "Bob"], pa.string())
-    found = seal(texts, pa.array([None, "crm:1", "crm:1"], pa.string()), "name", keys).to_pylist()
+    whose = pa.array([None, "crm:1", "crm:1"], pa.string())
+    found = seal({"name": texts}, whose, keys)["name"].to_pylist()
     assert found[:2] == [WITHHELD, None]
     assert unseal(found[2], "name", KEYS["crm:1"]) == "Bob"
 
@@ -79,11 +80,10 @@ def test_only_what_we_kept_passes_for_sealed() -> None:
     hidden = sealed("Ann")
     whose = pa.array(["crm:1", "crm:1"])
     texts = pa.array([hidden, WITHHELD])
-    assert seal(texts, whose, "name", keys, kept=True).to_pylist() == texts.to_pylist()
+    assert seal({"name": texts}, whose, keys, kept=True)["name"].to_pylist() == texts.to_pylist()
     # Somebody's name may look so.
-    for text, again in zip(
-        texts.to_pylist(), seal(texts, whose, "name", keys).to_pylist(), strict=True
-    ):
+    found = seal({"name": texts}, whose, keys)["name"].to_pylist()
+    for text, again in zip(texts.to_pylist(), found, strict=True):
         assert unseal(again, "name", KEYS["crm:1"]) == text
 
 

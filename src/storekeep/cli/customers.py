@@ -91,7 +91,8 @@ def _person_text(asked: Asked, found: Mapping[str, Any]) -> str:
         lines.append(f"erased {shown.moment(found['erased_at'], zone)}")
     for each in found["consents"]:
         word = "consents" if each["given"] else "does not consent"
-        lines.append(f"{word} to {each['channel']} since {shown.moment(each['since'], zone)}")
+        since = shown.moment(each["since"], zone)
+        lines.append(f"{each['customer_id']} {word} to {each['channel']} since {since}")
     cells = [
         (
             *(row["of_table"], row["reference"], row["field"], row["text"]),

@@ -51,24 +51,34 @@ def unwrapped(key: bytes, wrapping: bytes) -> bytes:
 
 
 def seal(
-    texts: pa.Array, persons: pa.Array, field: str, keys: Keys, *, kept: bool = False
-) -> pa.StringArray:
-    """Texts sealed, each under the key of its person; of nobody's text only that it was withheld.
+    texts: Mapping[str, pa.Array], persons: pa.Array, keys: Keys, *, kept: bool = False
+) -> dict[str, pa.StringArray]:
+    """Texts by field, each sealed under the key of its person; of nobody's only that it was withheld.
 
-    `field` says what the texts are of a person, and is sealed in: a name cannot pass for an address. Nulls
-    stay, and where texts were `kept` by us, so does what is sealed or withheld already.
+    The field is what a text is of a person, and is sealed in: a name cannot pass for an address. Nulls stay,
+    and where texts were `kept` by us, so does what is sealed or withheld already.
     """
-    said, whose = texts.to_pylist(), persons.to_pylist()
-    plain = [text is not None and not (kept and is_hidden(text)) for text in said]
-    named = sorted({one for one, is_plain in zip(whose, plain, strict=True) if is_plain and one})
-    ciphers = {person: AESSIV(key) for person, key in (keys(named) if named else {}).items()}
-    out = [
-        (_sealed(text, person, field, ciphers[person]) if person else WITHHELD)
-        if is_plain
-        else text
-        for text, person, is_plain in zip(said, whose, plain, strict=True)
+    said = {field: cells.to_pylist() for field, cells in texts.items()}
+    whose = persons.to_pylist()
+    plain = [
+        any(text is not None and not (kept and is_hidden(text)) for text in row)
+        for row in zip(*said.values(), strict=True)
     ]
-    return pa.array(out, pa.string())
+    named = {one for one, is_plain in zip(whose, plain, strict=True) if is_plain and one}
+    ciphers = {person: AESSIV(key) for person, key in keys(sorted(named)).items()} if named else {}
+
+    def hidden(text: str | None, person: str | None, field: str) -> str | None:
+        if text is None or (kept and is_hidden(text)):
+            return text
+        return _sealed(text, person, field, ciphers[person]) if person else WITHHELD
+
+    return {
+        field: pa.array(
+            [hidden(text, person, field) for text, person in zip(cells, whose, strict=True)],
+            pa.string(),
+        )
+        for field, cells in said.items()
+    }
 
 
 def is_hidden(text: str | None) -> bool:

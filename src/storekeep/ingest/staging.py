@@ -374,10 +374,10 @@ def _hidden(run: Run, cells: pa.Table) -> pa.Table:
     for name in mapping.personal_columns:
         hidden[name] = pseudonyms(plain(name), mapping.source, run.key, marks.to_pylist())
     if mapping.sealed and run.keys is not None:
-        persons = _persons(run, hidden, marks)
+        texts = {field_: _without(plain(name), marks) for field_, name in mapping.sealed.items()}
+        sealed = seal(texts, _persons(run, hidden, marks), run.keys, kept=run.kept)
         for field_, name in mapping.sealed.items():
-            sealed = seal(_without(plain(name), marks), persons, field_, run.keys, kept=run.kept)
-            hidden[name] = pc.coalesce(sealed, plain(name))
+            hidden[name] = pc.coalesce(sealed[field_], plain(name))
     return pa.table({name: hidden[name] for name in mapping.source_columns})
 
 

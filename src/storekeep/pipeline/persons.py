@@ -137,7 +137,7 @@ class Persons(Feeding):
             return [str(each["link_id"]) for each in facts]
 
     def find_customers(self, text: str) -> list[str]:
-        """The pseudonyms behind an address or a number, as each customer was last told of."""
+        """The pseudonyms of customers of whom an address or a number was ever told."""
         told, _ = self._known_of_customers()
         keys = [
             ingest.matches(pa.array([text]), kind, self._pseudonym_key, None)[0].as_py()

@@ -51,19 +51,14 @@ class People(Session):
             " ORDER BY of_table, reference, field ON CONFLICT DO NOTHING"
         )
 
-    def personal(
-        self, persons: Sequence[str] | None, references: Sequence[str] | None = None
-    ) -> list[dict[str, Any]]:
-        """What is sealed of some persons, or of some customers, tickets and messages: its newest form."""
+    def personal(self, persons: Sequence[str] | None = None) -> list[dict[str, Any]]:
+        """What is sealed of some persons, or of all: of each customer, ticket and message the newest."""
         return self._run(
             "SELECT DISTINCT ON (of_table, reference, field) person, of_table, reference, field, sealed,"
             " occurred_at, known_at FROM personal WHERE tenant = %s"
-            " AND (%s::text[] IS NULL OR person = ANY(%s)) AND (%s::text[] IS NULL OR reference = ANY(%s))"
+            " AND (%s::text[] IS NULL OR person = ANY(%s))"
             " ORDER BY of_table, reference, field, occurred_at DESC, known_at DESC, digest",
-            (
-                *(self.tenant, None if persons is None else list(persons), list(persons or ())),
-                *(None if references is None else list(references), list(references or ())),
-            ),
+            (self.tenant, None if persons is None else list(persons), list(persons or ())),
         )
 
     def erase_persons(self, persons: Sequence[str], at: datetime) -> int:
