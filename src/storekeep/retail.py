@@ -399,7 +399,7 @@ EMAIL_KEY, PHONE_KEY, CARD_KEY = (
     for name, meaning in (
         ("email_key", "Pseudonym of the e-mail address, the same at every source."),
         ("phone_key", "Pseudonym of the phone number, the same at every source."),
-        ("card_key", "Pseudonym that tills know the customer's card by."),
+        ("card_key", "Pseudonym by which another source knows the customer: tills, a web shop."),
     )
 )
 ANYBODY = replace(CUSTOMER, meaning="Pseudonym of the customer, where known.", nullable=True)
