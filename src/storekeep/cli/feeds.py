@@ -33,7 +33,7 @@ FEEDS: Mapping[str, str] = {
     "items": "numbers of items",
 }
 # The mappings that ship for files whose columns are named as ours.
-_USUAL: Mapping[str, str] = {
+USUAL: Mapping[str, str] = {
     "stock": "stock_counts",
     "suppliers": "deliveries",
     "products": "catalogue",
@@ -87,7 +87,7 @@ def _mapping_option(
     )
 
 
-_LOCATION = click.option(
+LOCATION = click.option(
     "--location",
     "location_id",
     metavar="ID",
@@ -112,9 +112,21 @@ class Cell(click.ParamType[tuple[str, str]]):
         return name, said
 
 
-@click.group(cls=Group)
-def ingest() -> None:
+_SUGGESTED = click.Path(exists=True, dir_okay=False, path_type=Path)
+
+
+@click.group(cls=Group, invoke_without_command=True)
+@click.option(
+    "--suggest", "sample", metavar="FILE", type=_SUGGESTED, help="The same as `suggest FILE`."
+)
+@click.pass_context
+def ingest(context: click.Context, sample: Path | None) -> None:
     """Take in what others sent, and see to what was rejected."""
+    if sample is not None:
+        context.invoke(suggest, file=sample)
+        context.exit()
+    if context.invoked_subcommand is None:
+        raise click.exceptions.NoArgsIsHelpError(context)
 
 
 def _of(feed: str, brings: str) -> click.Command:
@@ -128,13 +140,13 @@ def _of(feed: str, brings: str) -> click.Command:
         type=click.Path(exists=True, path_type=Path),
         help=f"Files of {brings}, plain, gz or zip, and folders of them.",
     )
-    @_mapping_option(_USUAL.get(feed))
-    @_LOCATION
+    @_mapping_option(USUAL.get(feed))
+    @LOCATION
     @pass_asked
     def take_in(asked: Asked, paths: Sequence[Path], mapping: str, location_id: str | None) -> None:
         from storekeep.cli.progress import Bars
 
-        found, key = _mapping(asked, mapping, feed)
+        found, key = mapping_of(asked, mapping, feed)
         files = [file for path in paths for file in _files(path)]
         with asked.pipeline() as pipeline, Bars() as bars:
             bars.begin(f"Taking in {shown.count(len(files), 'file')}")
@@ -168,7 +180,7 @@ def _files(path: Path) -> list[Path]:
     return files
 
 
-def _mapping(asked: Asked, name: str, feed: str | None = None) -> tuple[Mapped, bytes | None]:
+def mapping_of(asked: Asked, name: str, feed: str | None = None) -> tuple[Mapped, bytes | None]:
     """A mapping, of a feed if one is named, and the key of pseudonyms where it takes one."""
     settings = asked.at_home()
     from storekeep import ingest as reading
@@ -181,7 +193,7 @@ def _mapping(asked: Asked, name: str, feed: str | None = None) -> tuple[Mapped, 
 
 
 def _answer(asked: Asked, found: Mapped, told: Sequence[FileRead]) -> dict[str, Any]:
-    totals = _totals(told)
+    totals = totals_of(told)
     files = [_of_file(each) for each in told]
     document = {"feed": found.feed, "source": found.source, "files": files, "totals": totals}
     asked.answer(document, _read_text(told, totals))
@@ -192,7 +204,8 @@ def _of_file(one: FileRead) -> dict[str, Any]:
     return {**asdict(one), **{name: dict(sorted(getattr(one, name).items())) for name in _TALLIES}}
 
 
-def _totals(told: Sequence[FileRead]) -> dict[str, Any]:
+def totals_of(told: Sequence[FileRead]) -> dict[str, Any]:
+    """What became of the lines of all files."""
     tallies = {
         name: sum((getattr(each, name) for each in told), Counter[str]()) for name in _TALLIES
     }
@@ -221,6 +234,21 @@ def _read_text(told: Sequence[FileRead], totals: Mapping[str, Any]) -> str:
     if unmapped:
         said.append(f"Columns that the mapping does not name: {', '.join(unmapped)}.")
     return "\n".join([shown.table(_FILES, rows), "", *map(shown.printable, said)])
+
+
+@ingest.command()
+@click.argument("file", metavar="FILE", type=_SUGGESTED, help="A file of the feed.")
+@pass_asked
+def suggest(asked: Asked, file: Path) -> None:
+    """Propose a mapping for files like one.
+
+    Nothing is taken in. What is printed is a mapping that loads; look at the lines that say LOOK, and keep it
+    in a file.
+    """
+    from storekeep import ingest as reading
+
+    found = reading.suggest(file)
+    asked.answer({"mapping": found.text, "look": list(found.look)}, found.text.rstrip("\n"))
 
 
 @ingest.group(cls=Group)
@@ -326,7 +354,7 @@ def fix(
     "ids", metavar="[ID]...", nargs=-1, help="Only these rows; all of the mapping's source if none."
 )
 @_mapping_option()
-@_LOCATION
+@LOCATION
 @click.option("--as", "principal", metavar="NAME", help="Who replays them, if not you.")
 @pass_asked
 def replay(
@@ -342,7 +370,7 @@ def replay(
     quarantine.
     """
     by = principal or asked.settings().principal
-    found, key = _mapping(asked, mapping)
+    found, key = mapping_of(asked, mapping)
     with asked.pipeline() as pipeline:
         told = pipeline.replay_aside(found, ids, by=by, location_id=location_id, pseudonym_key=key)
     _answer(asked, found, told)

@@ -40,6 +40,7 @@ from storekeep.ingest.sealing import (
 )
 from storekeep.ingest.staging import as_cells
 from storekeep.ingest.statement import parsed
+from storekeep.ingest.suggesting import Suggestion, suggest
 
 __all__ = [
     "CONFLICTS",
@@ -52,6 +53,7 @@ __all__ = [
     "Mapping",
     "Marketing",
     "Products",
+    "Suggestion",
     "as_cells",
     "complete_journey_files",
     "identities",
@@ -71,6 +73,7 @@ __all__ = [
     "pseudonym_key",
     "pseudonyms",
     "shipped",
+    "suggest",
     "ticket_pseudonyms",
     "unseal",
     "unwrapped",

@@ -8,6 +8,7 @@ loses a digit. Hides JSON's numbers, and documents that are none.
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
@@ -117,6 +118,22 @@ def paths(said: Any, before: tuple[str, ...] = ()) -> Iterator[str]:
             yield from paths(value, (*before, name))
     elif before:
         yield ".".join(before)
+
+
+def of_one_list(said: Iterable[Any], columns: Sequence[str]) -> tuple[list[str], list[str]]:
+    """The columns that one mapping can read, of which at most one list is, and those of further lists."""
+    places: dict[str, tuple[str, ...]] = {}
+    for each in said:
+        for column in columns:
+            if place := _list_on(each, column.split(".")):
+                places[column] = place
+    # What is an empty list in one document is a list of objects in another.
+    columns = [
+        each for each in columns if not any(other.startswith(f"{each}.") for other in columns)
+    ]
+    one = next(iter(Counter(places.values()).most_common(1)), ((), 0))[0]
+    others = [column for column in columns if places.get(column, one) != one]
+    return [column for column in columns if column not in others], others
 
 
 class Gathered:
