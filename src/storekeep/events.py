@@ -16,15 +16,20 @@ import pyarrow as pa
 
 from storekeep.errors import InvariantBroken
 from storekeep.retail import (
+    CUSTOMER_CHANGE,
+    CUSTOMER_LINK,
     DELIVERY,
     FEED_STATE,
     FULFILMENT,
+    ITEM_IDENTITY,
     ORDER_MOVE,
     PRODUCT,
     SALE_LINE,
     STOCK_COUNT,
     STOCK_REPORT,
     SUPPLIER_STEP,
+    TICKET,
+    TICKET_MESSAGE,
     Table,
 )
 
@@ -70,6 +75,10 @@ FED: Mapping[str, Fed] = {
         Fed(DELIVERY, "GoodsDelivered"),
         Fed(PRODUCT, "ProductListed", None),
         Fed(FULFILMENT, "OrderFulfilled"),
+        Fed(CUSTOMER_CHANGE, "CustomerChanged", None),
+        Fed(TICKET, "TicketOpened", None),
+        Fed(TICKET_MESSAGE, "TicketMessageAdded", None),
+        Fed(ITEM_IDENTITY, "ItemIdentified", None),
     )
 }
 """Every table that feeds can fill."""
@@ -81,6 +90,8 @@ EVENT_TABLES: Mapping[str, Table] = {
     "PurchaseOrderConfirmed": ORDER_MOVE,
     "PurchaseOrderCancelled": ORDER_MOVE,
     "GoodsReceived": ORDER_MOVE,
+    "CustomersMerged": CUSTOMER_LINK,
+    "CustomersSplit": CUSTOMER_LINK,
     "FeedStateChanged": FEED_STATE,
 }
 MEANINGS: Mapping[str, str] = {
@@ -92,6 +103,12 @@ MEANINGS: Mapping[str, str] = {
     "GoodsDelivered": "A line of a purchase order was delivered, with the dates it had.",
     "ProductListed": "A catalogue told of an item, or told something new of it.",
     "OrderFulfilled": "Lines of a customer's order were sent out, or are to be.",
+    "CustomerChanged": "A source told of a customer, or told something new of it.",
+    "TicketOpened": "A customer wrote or called, or a ticket came to stand otherwise.",
+    "TicketMessageAdded": "A message was added to the thread of a ticket.",
+    "ItemIdentified": "A source told which GTIN or supplier's number an item has.",
+    "CustomersMerged": "Somebody said that two customers are one person.",
+    "CustomersSplit": "Somebody said that two customers are not one person, or undid a merge.",
     "OrderCommitted": "A decision to order a line was recorded; it is not yet with the supplier.",
     "OrderReleased": "A committed line will not be ordered after all.",
     "PurchaseOrderConfirmed": "The order system holds a purchase order for the line.",

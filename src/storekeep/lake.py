@@ -29,10 +29,13 @@ from storekeep.retail import (
     CAMPAIGN_CUSTOMER,
     COUPON,
     COUPON_REDEMPTION,
+    CUSTOMER_CHANGE,
+    CUSTOMER_LINK,
     DELIVERY,
     FEED_STATE,
     FULFILMENT,
     HOUSEHOLD,
+    ITEM_IDENTITY,
     ORDER_MOVE,
     PRODUCT,
     PROMOTION,
@@ -43,6 +46,8 @@ from storekeep.retail import (
     STOCK_REPORT,
     SUPPLIER_STEP,
     SUPPLY_TERMS,
+    TICKET,
+    TICKET_MESSAGE,
     Table,
 )
 
@@ -79,8 +84,13 @@ STOCK_REPORTS = Kept("stock_report", _plain(STOCK_REPORT, *_IN_LOG), "occurred_a
 SUPPLIER_STEPS = Kept("supplier_step", _plain(SUPPLIER_STEP, *_IN_LOG), "occurred_at")
 DELIVERIES = Kept("delivery", _plain(DELIVERY, *_IN_LOG), "occurred_at")
 FULFILMENTS = Kept("fulfilment", _plain(FULFILMENT, *_IN_LOG), "occurred_at")
+CUSTOMER_CHANGES = Kept("customer", _plain(CUSTOMER_CHANGE, *_IN_LOG), "occurred_at")
+TICKETS = Kept("ticket", _plain(TICKET, *_IN_LOG), "occurred_at")
+TICKET_MESSAGES = Kept("ticket_message", _plain(TICKET_MESSAGE, *_IN_LOG), "occurred_at")
+CUSTOMER_LINKS = Kept("customer_link", _plain(CUSTOMER_LINK, *_IN_LOG), "occurred_at")
 # A catalogue need not say since when.
 PRODUCTS = Kept("product", _plain(PRODUCT, *_IN_LOG))
+ITEM_IDENTITIES = Kept("item_identity", _plain(ITEM_IDENTITY, *_IN_LOG))
 ORDER_MOVES = Kept("order_move", _plain(ORDER_MOVE, *_IN_LOG), "occurred_at")
 FEED_STATES = Kept("feed_state", _plain(FEED_STATE, *_IN_LOG), "occurred_at")
 TERMS = Kept("supply_terms", _plain(SUPPLY_TERMS))
@@ -94,7 +104,8 @@ FACTS: Mapping[str, Kept] = {
     kept.name: kept
     for kept in (
         *(SALE_LINES, STOCK_COUNTS, STOCK_REPORTS, SUPPLIER_STEPS, DELIVERIES, FULFILMENTS),
-        *(PRODUCTS, ORDER_MOVES, FEED_STATES),
+        *(PRODUCTS, ORDER_MOVES, FEED_STATES, CUSTOMER_CHANGES, TICKETS, TICKET_MESSAGES),
+        *(CUSTOMER_LINKS, ITEM_IDENTITIES),
     )
 }
 

@@ -65,6 +65,8 @@ class Table:
 
     A row of the same key that says something else in one of the columns `restated` is a correction: a fact
     of its own, which holds from when it is known.
+
+    What is `personal` of a row is no column: it is kept apart, sealed under a key of the person.
     """
 
     name: str
@@ -72,6 +74,7 @@ class Table:
     key: tuple[str, ...]
     columns: tuple[Column, ...]
     restated: tuple[str, ...] = ()
+    personal: tuple[Column, ...] = ()
 
     @cached_property
     def arrow(self) -> pa.Schema:
@@ -391,6 +394,137 @@ CUSTOMER = Column(
 )
 CAMPAIGN_ID = Column("campaign_id", "text", "The campaign.")
 
+EMAIL_KEY, PHONE_KEY, CARD_KEY = (
+    Column(name, "text", meaning, privacy="pseudonym", nullable=True)
+    for name, meaning in (
+        ("email_key", "Pseudonym of the e-mail address, the same at every source."),
+        ("phone_key", "Pseudonym of the phone number, the same at every source."),
+        ("card_key", "Pseudonym by which another source knows the customer: tills, a web shop."),
+    )
+)
+ANYBODY = replace(CUSTOMER, meaning="Pseudonym of the customer, where known.", nullable=True)
+
+
+def _consent(channel: str, what: str) -> tuple[Column, Column]:
+    return (
+        Column(f"{channel}_consent", "bool", what, privacy="pseudonym", nullable=True),
+        Column(
+            *(f"{channel}_consent_at", "time", "When that was given or withdrawn, where told."),
+            *("UTC", "pseudonym"),
+            nullable=True,
+        ),
+    )
+
+
+CUSTOMER_CHANGE = Table(
+    "customer",
+    "What a source says of a customer from a time on; a consent that it does not speak of is as before.",
+    ("source", "customer_id", "occurred_at"),
+    (
+        SOURCE,
+        CUSTOMER,
+        EMAIL_KEY,
+        PHONE_KEY,
+        CARD_KEY,
+        *_consent("email", "Whether the customer agrees to e-mail."),
+        *_consent("sms", "Whether the customer agrees to text messages."),
+        *_consent("profiling", "Whether the customer agrees to be profiled."),
+        Column("country", "text", "ISO 3166 code of the country.", nullable=True),
+        Column("language", "text", "Language, as BCP 47 writes it.", nullable=True),
+        OCCURRED_AT,
+        KNOWN_AT,
+        SOURCE_FILE,
+        SOURCE_LINE,
+    ),
+    restated=(
+        *("email_key", "phone_key", "card_key", "email_consent", "email_consent_at"),
+        *("sms_consent", "sms_consent_at", "profiling_consent", "profiling_consent_at"),
+        *("country", "language"),
+    ),
+    personal=(
+        Column("name", "text", "Name of the customer.", privacy="personal"),
+        Column("email", "text", "E-mail address.", privacy="personal"),
+        Column("phone", "text", "Phone number.", privacy="personal"),
+    ),
+)
+
+TICKET = Table(
+    "ticket",
+    "How a ticket of customer service stands from a time on.",
+    ("source", "ticket_id", "occurred_at"),
+    (
+        SOURCE,
+        Column("ticket_id", "text", "The ticket, as the source names it."),
+        Column("channel", "text", "By which way it came, in the words of the source."),
+        ANYBODY,
+        EMAIL_KEY,
+        PHONE_KEY,
+        Column("order_ids", "text", "Orders it is about, apart by a blank.", nullable=True),
+        Column("status", "text", "How it stands, in the words of the source."),
+        OCCURRED_AT,
+        KNOWN_AT,
+        SOURCE_FILE,
+        SOURCE_LINE,
+    ),
+    restated=("channel", "customer_id", "email_key", "phone_key", "order_ids", "status"),
+    personal=(Column("subject", "text", "What it is about.", privacy="personal"),),
+)
+
+TICKET_MESSAGE = Table(
+    "ticket_message",
+    "One message of the thread of a ticket.",
+    ("source", "message_id"),
+    (
+        SOURCE,
+        Column("message_id", "text", "The message, as the source names it."),
+        Column("ticket_id", "text", "Ticket that it belongs to."),
+        Column("direction", "text", "in (from the customer) or out."),
+        Column("author", "text", "Who wrote it: customer, person or machine."),
+        ANYBODY,
+        OCCURRED_AT,
+        KNOWN_AT,
+        SOURCE_FILE,
+        SOURCE_LINE,
+    ),
+    restated=("ticket_id", "direction", "author", "customer_id", "occurred_at"),
+    personal=(Column("text", "text", "What it says.", privacy="personal"),),
+)
+
+CUSTOMER_LINK = Table(
+    "customer_link",
+    "Somebody said that two customers are one person, or are not.",
+    ("link_id",),
+    (
+        Column("link_id", "text", "Natural key: a digest of what was said, by whom, and when."),
+        CUSTOMER,
+        replace(CUSTOMER, name="other_id", meaning="Pseudonym of the other."),
+        Column("undoes", "text", "Merge that this undoes; it says nothing else.", nullable=True),
+        Column("done_by", "text", "Who said it."),
+        Column("reason", "text", "Why, in plain words."),
+        OCCURRED_AT,
+        KNOWN_AT,
+    ),
+)
+
+ITEM_IDENTITY = Table(
+    "item_identity",
+    "What an item is called by its makers and by those who supply it.",
+    ("source", "sku", "gtin", "supplier_id", "supplier_item", "occurred_at"),
+    (
+        SOURCE,
+        SKU,
+        Column("gtin", "text", "GTIN of the item, 14 digits.", privacy="public", nullable=True),
+        replace(SUPPLIER, nullable=True),
+        Column("supplier_item", "text", "The supplier's own number of it.", nullable=True),
+        Column("ends", "bool", "True where this holds no more.", nullable=True),
+        Column("occurred_at", "time", "Since when, where it is told.", "UTC", nullable=True),
+        KNOWN_AT,
+        SOURCE_FILE,
+        SOURCE_LINE,
+    ),
+    restated=("ends",),
+)
+
 HOUSEHOLD = Table(
     "household",
     "What is known of a household that takes part in a panel or loyalty scheme.",
@@ -477,6 +611,11 @@ TABLES: Mapping[str, Table] = {
         PURCHASE_ORDER_LINE,
         REJECTED,
         REJECTED_STEP,
+        CUSTOMER_CHANGE,
+        TICKET,
+        TICKET_MESSAGE,
+        CUSTOMER_LINK,
+        ITEM_IDENTITY,
         HOUSEHOLD,
         CAMPAIGN,
         CAMPAIGN_CUSTOMER,

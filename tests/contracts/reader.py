@@ -11,6 +11,9 @@ from typing import Any
 
 from tests.crash.worker import MOMENTS, Tell, serve
 
+KEY = b"the same for all tenants of it"
+"""What pseudonyms are made with: tenants have keys of their own, and what two of them read is compared."""
+
 
 def _read(home: Path, command: dict[str, Any], tell: Tell) -> None:
     from storekeep import bus, ingest
@@ -24,7 +27,9 @@ def _read(home: Path, command: dict[str, Any], tell: Tell) -> None:
         MOMENTS.dies = lambda _: len(MOMENTS.come_by) == command["dies_at"]
         MOMENTS.begin("read")
         files = [Path(each) for each in command["files"]]
-        pipeline.read_feed(ingest.mapping(command["mapping"]), files, location_id="DC1")
+        pipeline.read_feed(
+            ingest.mapping(command["mapping"]), files, location_id="DC1", pseudonym_key=KEY
+        )
         moments = MOMENTS.come_by
         MOMENTS.begin(None)
     tell({"done": "read", "moments": len(moments)})

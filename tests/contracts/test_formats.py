@@ -28,6 +28,7 @@ from storekeep.config import Settings
 from storekeep.ingest.formats import FORMATS
 from storekeep.lake import FACTS
 from storekeep.pipeline import Pipeline, opened
+from tests.contracts.reader import KEY
 from tests.interchanges import edifact, x12
 
 pytestmark = pytest.mark.crash
@@ -140,6 +141,39 @@ columns:
 document: [basket_id]
 """
 
+_PEOPLE = """\
+feed: customers
+source: crm
+table: customer
+format: csv
+source_columns: {id: text, mail: text, mail_match: text, news: bool, at: time}
+columns: {customer_id: id, email_key: mail_match, email_consent: news, occurred_at: at}
+customer: pseudonymise
+match: {mail_match: {of: mail, kind: email}}
+sealed: {email: mail}
+"""
+_DESK = """\
+feed: tickets
+source: desk
+table: ticket_message
+format: jsonl
+source_columns: {ticket: text, who: text, said.id: text, said.text: text, said.at: time}
+columns:
+  message_id: said.id
+  ticket_id: ticket
+  direction: "'in'"
+  author: "'customer'"
+  customer_id: who
+  occurred_at: said.at
+customer: pseudonymise
+sealed: {text: said.text}
+"""
+
+
+def _thread(ticket: str, who: str, *said: tuple[str, int, str]) -> bytes:
+    rows = [{"id": id_, "at": f"2026-01-{day:02}", "text": text} for id_, day, text in said]
+    return json.dumps({"ticket": ticket, "who": who, "said": rows}).encode() + b"\n"
+
 
 def _order(number: int, day: int, *lines: tuple[str, int, str]) -> bytes:
     rows = [{"sku": sku, "qty": qty, "total": total} for sku, qty, total in lines]
@@ -226,6 +260,26 @@ CASES: dict[str, Case] = {
         _order(4, 3, ("pear", -1, "-0.40")),
         *(5, 6),
     ),
+    "customers": Case(
+        _PEOPLE,
+        (
+            b"id,mail,news,at\n1,ann@x.org,true,2026-01-01\n2,bob@x.org,,2026-01-01\n",
+            b"id,mail,news,at\n1,ann@x.org,false,2026-01-02\n3,cat@x.org,true,2026-01-01\n",
+        ),
+        # Whoever is 2 has been somebody else's address.
+        b"id,mail,news,at\n2,rob@x.org,,2026-01-01\n",
+        *(4, 5),
+    ),
+    "ticket_messages": Case(
+        _DESK,
+        (
+            _thread("T1", "ann@x.org", ("1", 1, "where is it"), ("2", 2, "still not here")),
+            _thread("T2", "", ("3", 1, "hello")) + _thread("T3", "bob@x.org", ("4", 3, "thanks")),
+        ),
+        # It was of another ticket.
+        _thread("T4", "bob@x.org", ("4", 3, "thanks")),
+        *(4, 5),
+    ),
     "schema_org": Case(
         "schema_org_products",
         (
@@ -286,12 +340,14 @@ class Fed:
 
     def read(self, pipeline: Pipeline, files: Sequence[Path]) -> tuple[int, int]:
         """Read files; how many rows were new, and how many known before."""
-        told = pipeline.read_feed(ingest.mapping(self.mapping), files, location_id="DC1")
+        told = pipeline.read_feed(
+            ingest.mapping(self.mapping), files, location_id="DC1", pseudonym_key=KEY
+        )
         assert not sum(each.rejected.total() for each in told), told
         return sum(each.accepted for each in told), sum(each.duplicates for each in told)
 
     def state(self, pipeline: Pipeline, known_by: Any = None) -> Any:
-        """What history holds, without when and by which file it came, and how the feed stands."""
+        """What history holds, without when and by which file it came; how the feed stands; what is sealed."""
         table = ingest.mapping(self.mapping).table
         facts = pipeline.lake.query(
             f"SELECT * EXCLUDE (known_at, source_file, source_line, position, fact) FROM {table}"
@@ -299,7 +355,9 @@ class Fed:
             tables={table: FACTS[table]},
             parameters={"known_by": known_by or pipeline.now()},
         )
-        return facts.to_pylist(), pipeline.feeds(known_by)
+        with pipeline.store.transaction(pipeline.tenant) as tx:
+            sealed = [(each["reference"], each["field"]) for each in tx.personal()]
+        return facts.to_pylist(), pipeline.feeds(known_by), sealed
 
 
 @pytest.fixture

@@ -31,7 +31,17 @@ from tests.shop import BUYER, FIRST_DAY, Shop, moment, new_tenant, opened_shop
 
 pytestmark = pytest.mark.docs
 PAGE = (Path(__file__).parents[2] / "docs" / "ledger.md").read_text(encoding="utf-8")
-NO_STEP = ("batch", "promotion", "mode", "halt", "resume", "unheard", "breaker", "message")
+NO_STEP = (
+    "batch",
+    "promotion",
+    "mode",
+    "halt",
+    "resume",
+    "unheard",
+    "breaker",
+    "message",
+    "person",
+)
 KINDS = ("batch", "decision", "approval", "outcome", "reversal", "dead_letter", *NO_STEP[1:])
 SHARED = {"kind", "decision_id", "step"}
 
@@ -96,6 +106,7 @@ def rejected(shop: Shop) -> None:
     pipeline.set_mode("replenish", "shadow", by="ann", approver=BUYER, reason="too much")
     pipeline.halt("replenish", by="ann", reason="at once")
     pipeline.resume("replenish", by="ann", reason="mended")
+    pipeline.person("c1", by="ann", reason="asked what is kept")
     with pipeline.store.transaction(pipeline.tenant) as tx:
         tx.add_dead_letters([DeadLetter("nats", 3, 17, "broken", {"id": "x"}, b"x")])
     pipeline.drop_messages([each["message_id"] for each in pipeline.put_aside()], BUYER, "a test")

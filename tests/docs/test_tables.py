@@ -32,7 +32,17 @@ MOVES = {
         ("StockReported", "SupplierAnswered", "GoodsShipped", "GoodsDelivered", "ProductListed"),
         "nothing",
     ),
-    "OrderFulfilled": "nothing",
+    **dict.fromkeys(
+        (
+            "OrderFulfilled",
+            "CustomerChanged",
+            "TicketOpened",
+            "TicketMessageAdded",
+            "ItemIdentified",
+        ),
+        "nothing",
+    ),
+    **dict.fromkeys(("CustomersMerged", "CustomersSplit"), "nothing"),
     "OrderCommitted": "committed up",
     "OrderReleased": "committed down",
     "PurchaseOrderConfirmed": "committed down, on order up",
@@ -62,6 +72,9 @@ def section(table: Table) -> str:
             column.privacy,
         )
         lines.append(f"| {' | '.join(cells)} |")
+    if table.personal:
+        lines += ["", "Personal, and therefore kept apart, [sealed](ingest.md#people):", ""]
+        lines += [f"- `{column.name}`: {column.meaning}" for column in table.personal]
     return "\n".join(lines) + "\n"
 
 
@@ -116,7 +129,7 @@ def test_the_page_says_what_the_envelope_says() -> None:
 def moved(type_: str) -> str:
     """In the words of the page, what an event of a type did to one item's stock."""
     table = EVENT_TABLES[type_]
-    numbers = {"int": 5, "time": moment(FIRST_DAY), "date": FIRST_DAY}
+    numbers = {"int": 5, "bool": True, "time": moment(FIRST_DAY), "date": FIRST_DAY}
     row = {column.name: numbers.get(column.kind, "x") for column in table.columns}
     facts = pa.Table.from_pylist([row], schema=table.arrow)
     net = next(

@@ -27,7 +27,7 @@ from storekeep.events import (
     from_bytes,
     to_bytes,
 )
-from storekeep.retail import FEED_STATE, ORDER_MOVE, SALE_LINE, STOCK_COUNT
+from storekeep.retail import CUSTOMER_LINK, FEED_STATE, ORDER_MOVE, SALE_LINE, STOCK_COUNT
 from tests.shop import FIRST_DAY, counted, moment, sales
 
 ROOT = Path(__file__).parents[2]
@@ -43,10 +43,11 @@ def sold(facts: pa.Table = SALES, **change: Any) -> Event:
 def test_every_type_is_a_past_tense_with_a_table_and_a_meaning() -> None:
     assert set(EVENT_TABLES) == set(MEANINGS)
     for name, meaning in MEANINGS.items():
-        assert name.endswith("ed"), name
+        assert name.endswith(("ed", "Split")), name
         assert meaning.endswith("."), name
     assert {table.name for table in EVENT_TABLES.values()} == {
         *FED,
+        CUSTOMER_LINK.name,
         ORDER_MOVE.name,
         FEED_STATE.name,
     }

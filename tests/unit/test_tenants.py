@@ -33,6 +33,7 @@ from tests import shop
 OFFICE = "back_office"
 APPEND_ONLY = {
     "agent_mode",
+    "erasure",
     "tenant",
     "event_log",
     "ledger_batch",
@@ -48,7 +49,8 @@ LONG_AGO, LONG_HENCE = date(2000, 1, 1), date(2100, 1, 1)
 HENCE = shop.moment(LONG_HENCE)
 
 
-NEVER_CHANGED = {"dead_letter"}
+NEVER_CHANGED = {"dead_letter", "person_key", "personal"}
+PERSON = "crm:1"
 LETTER = DeadLetter("nats", 0, 1, "broken", {"id": "x"}, b"x")
 
 
@@ -99,6 +101,9 @@ def two(home_settings: Settings) -> Iterator[Two]:
             tx.add_mode(CHANGE)
             tx.add_dead_letters([LETTER])
             tx.set_breaker(open_breaker())
+            tx.add_person_keys({PERSON: b"wrapped"}, HENCE)
+            tx.add_personal(sealed())
+            tx.erase_persons(["crm:2"], HENCE)
         with store.transaction(eve) as tx:
             tx.make_tenant()
         version = found[0]["rulebook_version"]
@@ -128,6 +133,15 @@ def request(decision_id: str) -> pa.Table:
         "rulebook_version": "v",
     }
     return pa.Table.from_pylist([row])
+
+
+def sealed(text: str = "sealed/x/crm:1") -> pa.Table:
+    row = dict.fromkeys(("of_table", "reference", "field"), "x") | {
+        "person": PERSON,
+        "sealed": text,
+    }
+    at = {"occurred_at": HENCE, "known_at": HENCE}
+    return pa.Table.from_pylist([{**row, **at}])
 
 
 def open_breaker() -> dict[str, Any]:
@@ -380,10 +394,14 @@ def reads(two: Two) -> dict[str, Callable[[Transaction], Any]]:
         "slot": lambda tx: tx.slot("replenish", 1) if tx.tenant == two.acme else None,
         "dead_letters": lambda tx: tx.dead_letters(),
         "put_aside": lambda tx: tx.put_aside(),
+        "person_keys": lambda tx: tx.person_keys([PERSON]),
+        "personal": lambda tx: tx.personal([PERSON]),
+        "erased": lambda tx: tx.erased(["crm:2"]),
         # These change what is there and tell what they changed.
         "drop_tasks": lambda tx: tx.drop_tasks(two.ids),
         "resume": lambda tx: tx.resume("offers"),
         "drop_dead_letter": lambda tx: tx.drop_dead_letter("nats", 0, 1),
+        "erase_persons": lambda tx: tx.erase_persons([PERSON], HENCE),
     }
 
 
@@ -463,6 +481,9 @@ WRITES: dict[str, Callable[[Transaction, Two], Any]] = {
     ),
     "add_dead_letters": lambda tx, _: tx.add_dead_letters([replace(LETTER, reason="other")]),
     "drop_dead_letter": lambda tx, _: tx.drop_dead_letter("nats", 0, 1),
+    "add_person_keys": lambda tx, _: tx.add_person_keys({PERSON: b"other"}, HENCE),
+    "add_personal": lambda tx, _: tx.add_personal(sealed("sealed/y/crm:1")),
+    "erase_persons": lambda tx, _: tx.erase_persons([PERSON, "crm:2"], HENCE),
     "append_events": lambda tx, _: bus.publish(
         tx,
         Event("StockCounted", "s", shop.LOCATION, shop.moment(shop.FIRST_DAY), shop.counted()),

@@ -28,6 +28,9 @@ FEEDS: Mapping[str, str] = {
     "suppliers": "what suppliers answer, ship and deliver",
     "products": "items of a catalogue",
     "fulfilments": "what was sent out of customers' orders",
+    "customers": "customers and their consents",
+    "tickets": "tickets and their messages",
+    "items": "numbers of items",
 }
 # The mappings that ship for files whose columns are named as ours.
 USUAL: Mapping[str, str] = {
@@ -185,8 +188,8 @@ def mapping_of(asked: Asked, name: str, feed: str | None = None) -> tuple[Mapped
     found = reading.mapping(name)
     if feed not in {None, found.feed}:
         raise Misused(f"mapping {found.source} is of feed {found.feed}, not of feed {feed}")
-    hides = bool(found.personal_columns)
-    return found, reading.pseudonym_key(settings.home, settings.tenant) if hides else None
+    key = reading.pseudonym_key(settings.home, settings.tenant) if found.hides else None
+    return found, key
 
 
 def _answer(asked: Asked, found: Mapped, told: Sequence[FileRead]) -> dict[str, Any]:

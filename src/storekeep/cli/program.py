@@ -14,6 +14,7 @@ from storekeep import __version__
 from storekeep.cli import (
     agents,
     approvals,
+    customers,
     decisions,
     execution,
     feeds,
@@ -74,6 +75,7 @@ for each in (
     *homes.COMMANDS,
     work.demo,
     *feeds.COMMANDS,
+    *customers.COMMANDS,
     work.run,
     decisions.decisions,
     approvals.approvals,

@@ -17,16 +17,38 @@ from storekeep.ingest.complete_journey import (
     load_promotions,
 )
 from storekeep.ingest.feeds import FEEDS, Mapping, read, shipped
+from storekeep.ingest.identity import Identities, identities
+from storekeep.ingest.items import CONFLICTS, Items, items
 from storekeep.ingest.loading import Loaded, load, load_again
 from storekeep.ingest.products import Products, load_products
-from storekeep.ingest.pseudonyms import pseudonym_key
+from storekeep.ingest.pseudonyms import (
+    MATCHED,
+    matches,
+    pseudonym_key,
+    pseudonyms,
+    ticket_pseudonyms,
+)
+from storekeep.ingest.sealing import (
+    is_hidden,
+    new_person_key,
+    person_of,
+    persons_in,
+    persons_key,
+    unseal,
+    unwrapped,
+    withheld,
+)
 from storekeep.ingest.staging import as_cells
 from storekeep.ingest.statement import parsed
 from storekeep.ingest.suggesting import Suggestion, suggest
 
 __all__ = [
+    "CONFLICTS",
     "FEEDS",
+    "MATCHED",
     "Bounds",
+    "Identities",
+    "Items",
     "Loaded",
     "Mapping",
     "Marketing",
@@ -34,15 +56,28 @@ __all__ = [
     "Suggestion",
     "as_cells",
     "complete_journey_files",
+    "identities",
+    "is_hidden",
+    "items",
     "load",
     "load_again",
     "load_marketing",
     "load_products",
     "load_promotions",
     "mapping",
+    "matches",
+    "new_person_key",
+    "person_of",
+    "persons_in",
+    "persons_key",
     "pseudonym_key",
+    "pseudonyms",
     "shipped",
     "suggest",
+    "ticket_pseudonyms",
+    "unseal",
+    "unwrapped",
+    "withheld",
 ]
 
 

@@ -55,6 +55,9 @@ FEEDS: Map[str, tuple[str, ...]] = {
     "suppliers": ("supplier_step", "delivery"),
     "products": ("product",),
     "fulfilments": ("fulfilment",),
+    "customers": ("customer",),
+    "tickets": ("ticket", "ticket_message"),
+    "items": ("item_identity",),
 }
 """The feeds that a live home takes in, and which of its tables each may fill."""
 BUILT_IN = {
@@ -143,6 +146,23 @@ class Rule(_Part):
         return self
 
 
+class Match(_Part):
+    """A source column that no file has: a pseudonym of what `of` says, alike at every source.
+
+    Of a customer it is the pseudonym that another `source` gives, so that a card is known again at the till.
+    """
+
+    of: str = Field(min_length=1)
+    kind: Literal["email", "phone", "customer"]
+    source: str | None = Field(None, pattern=_NAME)
+
+    @model_validator(mode="after")
+    def _names_the_other_source(self) -> Self:
+        if (self.kind == "customer") != (self.source is not None):
+            raise ValueError("a customer is one of another source, and nothing else is: name it")
+        return self
+
+
 class Mapping(_Part):
     """A feed's mapping: everything that has to be known to read its files."""
 
@@ -161,6 +181,8 @@ class Mapping(_Part):
     document: tuple[str, ...] = ()
     customer: Literal["keep", "pseudonymise"] = "keep"
     personal: tuple[str, ...] = ()
+    match: dict[str, Match] = Field(default_factory=dict)
+    sealed: dict[str, str] = Field(default_factory=dict)
     references: dict[str, Reference] = Field(default_factory=dict)
     rules: tuple[Rule, ...] = Field((), max_length=60)
     product: dict[str, Sql] = Field(default_factory=dict)
@@ -194,6 +216,23 @@ class Mapping(_Part):
         """The source's columns whose cells become pseudonyms before anything else sees them."""
         customer = self.columns.get("customer_id") if self.customer == "pseudonymise" else None
         return frozenset(self.personal) | ({customer} if customer else frozenset())
+
+    @property
+    def persons(self) -> tuple[str, ...]:
+        """The source's columns that say whose a row is: the customer, or else the ticket."""
+        customer = self.columns.get("customer_id") if self.customer == "pseudonymise" else None
+        ticket = self.columns.get("ticket_id")
+        return tuple(name for name in (customer, ticket) if name and name in self.source_columns)
+
+    @property
+    def read_columns(self) -> tuple[str, ...]:
+        """The source's columns that a file has: the others are made from them."""
+        return tuple(name for name in self.source_columns if name not in self.match)
+
+    @property
+    def hides(self) -> bool:
+        """Whether anything of a row identifies a person, so that a row that is none is not kept."""
+        return bool(self.personal_columns or self.match or self.sealed)
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
@@ -324,9 +363,34 @@ def _source_problems(mapping: Mapping) -> Iterator[tuple[Keys, str]]:
     for name in mapping.personal_columns & set(mapping.source_columns):
         if mapping.source_columns[name] != "text":
             yield ("source_columns", name), "a personal column is read as text"
+    yield from _person_problems(mapping)
     for key, zone in (("time_zone", mapping.time_zone), ("day_time_zone", mapping.day_time_zone)):
         if zone is not None and zone not in available_timezones():
             yield (key,), f"no time zone is called {zone!r}"
+
+
+def _person_problems(mapping: Mapping) -> Iterator[tuple[Keys, str]]:
+    """What is wrong with how a mapping hides persons: nothing of them may stay as it is read."""
+    hidden = mapping.personal_columns | set(mapping.sealed.values())
+    for name, match in mapping.match.items():
+        if mapping.source_columns.get(name) != "text":
+            yield ("match", name), f"{name!r} is not among source_columns, as text"
+        if match.of not in hidden - set(mapping.match):
+            yield ("match", name), f"{match.of!r} is neither sealed nor personal"
+    fields = [field.name for field in mapping.target.personal]
+    for field, name in mapping.sealed.items():
+        if field not in fields:
+            kept = ", ".join(fields) or "nothing"
+            yield ("sealed", field), f"of {mapping.table} {kept} is kept sealed"
+        if mapping.source_columns.get(name) != "text" or name in mapping.match:
+            yield ("sealed", field), f"{name!r} is not among source_columns, as text"
+        if name in mapping.personal_columns:
+            yield ("sealed", field), f"{name!r} becomes a pseudonym; it cannot be sealed as well"
+    if mapping.sealed and not mapping.persons:
+        yield (
+            ("sealed",),
+            "whose is it? That takes customer: pseudonymise, or a ticket_id that is a source column",
+        )
 
 
 def _rule_problems(mapping: Mapping) -> Iterator[tuple[Keys, str]]:

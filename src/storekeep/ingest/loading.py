@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from collections.abc import Mapping as Map
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -19,11 +20,11 @@ from storekeep.errors import Misused
 from storekeep.ingest import staging
 from storekeep.ingest.archives import Bounds
 from storekeep.ingest.feeds import Mapping
+from storekeep.ingest.sealing import WITHHELD, Keys
 from storekeep.ingest.statement import CLOCK_GAP_BIT
 from storekeep.retail import REJECTED
 
 BATCH_ROWS = 250_000
-_WITHHELD = "withheld: the row may hold what identifies a person; it stands in the file"
 
 
 @dataclass(frozen=True)
@@ -34,7 +35,7 @@ class Loaded:
     per rule, rows taken in after a repair; `ignored` those left out for a reason that needs no quarantine;
     `matched` those that each rule spoke of, also where another had turned them away. Of `read` rows each
     is in `rows`, in `rejected` or counted in `ignored`. `unmapped` names columns that the mapping does not
-    know.
+    know. `sealed` has, by field, what is personal of each of `rows`.
     """
 
     rows: pa.Table
@@ -47,6 +48,7 @@ class Loaded:
     batch: int
     last: bool
     unmapped: tuple[str, ...] = ()
+    sealed: Map[str, pa.ChunkedArray] = field(default_factory=dict)
 
     @property
     def reasons(self) -> dict[str, int]:
@@ -67,7 +69,7 @@ class _Load:
         return self.run.mapping
 
 
-def load(
+def load(  # noqa: PLR0913  # each is said by name, and most loads say few
     mapping: Mapping,
     files: Sequence[Path],
     *,
@@ -75,6 +77,7 @@ def load(
     references: Map[str, pa.Table] | None = None,
     location_id: str | None = None,
     pseudonym_key: bytes | None = None,
+    keys: Keys | None = None,
     batch_rows: int = BATCH_ROWS,
     bounds: Bounds | None = None,
 ) -> Iterator[Loaded]:
@@ -88,7 +91,12 @@ def load(
     Raises `Refused` for a file or mapping that cannot be read as it stands, before any row of that file;
     a bad row never raises.
     """
-    run = _begin(mapping, known_at, references, location_id, pseudonym_key, bounds)
+    run = _begin(
+        *(mapping, known_at, references, location_id),
+        pseudonym_key=pseudonym_key,
+        keys=keys,
+        bounds=bounds or Bounds(),
+    )
     one = _Load(run, known_at, location_id)
     return _batches(one, staging.pieces(run, files, batch_rows))
 
@@ -101,12 +109,19 @@ def load_again(
     references: Map[str, pa.Table] | None = None,
     location_id: str | None = None,
     pseudonym_key: bytes | None = None,
+    keys: Keys | None = None,
 ) -> Iterator[Loaded]:
     """Read rejected rows once more, as `load` reads files: a batch for each part, in order.
 
     A part has rows of `retail.REJECTED`, all of one file, no two of the same line.
     """
-    run = _begin(mapping, known_at, references, location_id, pseudonym_key, None)
+    run = _begin(
+        *(mapping, known_at, references, location_id),
+        pseudonym_key=pseudonym_key,
+        keys=keys,
+        bounds=Bounds(),
+        kept=True,
+    )
     return _batches(_Load(run, known_at, location_id), staging.again(run, parts))
 
 
@@ -115,17 +130,14 @@ def _begin(
     known_at: datetime,
     references: Map[str, pa.Table] | None,
     location_id: str | None,
-    pseudonym_key: bytes | None,
-    bounds: Bounds | None,
+    **more: Any,
 ) -> staging.Run:
     needs_place = "location_id" in mapping.target.names and "location_id" not in mapping.columns
     if needs_place and not location_id and "store_id" not in mapping.target.names:
         raise Misused(f"{mapping.source} needs a location_id: where did it happen?")
     if known_at.utcoffset() is None:
         raise Misused("known_at needs a time zone")
-    return staging.begin(
-        mapping, references or {}, pseudonym_key=pseudonym_key, bounds=bounds or Bounds()
-    )
+    return staging.begin(mapping, references or {}, **more)
 
 
 def _batches(one: _Load, pieces: Iterator[staging.Piece]) -> Iterator[Loaded]:
@@ -155,6 +167,7 @@ def _loaded(one: _Load, piece: staging.Piece) -> Loaded:
         batch=piece.number,
         last=piece.last,
         unmapped=piece.unmapped,
+        sealed={name: accepted[f"__s_{name}"] for name in one.mapping.sealed},
     )
 
 
@@ -193,11 +206,7 @@ def _rejected(one: _Load, piece: staging.Piece, rejected: pa.Table) -> pa.Table:
     if not malformed.num_rows:
         return found
     rule = pa.repeat("malformed", malformed.num_rows)
-    raw = (
-        pa.repeat(_WITHHELD, malformed.num_rows)
-        if one.mapping.personal_columns
-        else malformed["raw"]
-    )
+    raw = pa.repeat(WITHHELD, malformed.num_rows) if one.mapping.hides else malformed["raw"]
     columns = [malformed["line"], malformed["column"], rule, malformed["reason"], raw]
     return pa.concat_tables([found, _quarantined(one, piece.file, columns)]).sort_by("source_line")
 

@@ -11,15 +11,20 @@ import os
 import re
 import secrets
 import unicodedata
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from tempfile import NamedTemporaryFile
+from typing import Literal, get_args
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from storekeep.errors import Misused, Refused
 
 KEY_BYTES = range(16, 65)
+Matched = Literal["email", "phone"]
+MATCHED: tuple[Matched, ...] = get_args(Matched)
 _SECRET_BYTES = 32
 
 
@@ -28,10 +33,15 @@ def pseudonym_key(home: Path, tenant: str) -> bytes:
 
     Another tenant has another key, so that nobody is known again from one tenant to the next.
     """
-    path = home / "keys" / "pseudonyms.key"
+    return home_key(home, "pseudonyms.key", tenant)
+
+
+def home_key(home: Path, name: str, tenant: str) -> bytes:
+    """A tenant's key for one use, from a secret of the home made at first use (`keys/NAME`)."""
+    path = home / "keys" / name
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     if not path.exists():
-        with NamedTemporaryFile(dir=path.parent, prefix="pseudonyms.") as draft:
+        with NamedTemporaryFile(dir=path.parent, prefix=f"{name}.") as draft:
             draft.write(secrets.token_bytes(_SECRET_BYTES))
             draft.flush()
             os.fsync(draft.fileno())
@@ -53,7 +63,7 @@ def checked(key: bytes | None, why: str) -> bytes:
     return key
 
 
-def pseudonyms(cells: pa.Array, source: str, key: bytes, nulls: tuple[str, ...]) -> pa.StringArray:
+def pseudonyms(cells: pa.Array, source: str, key: bytes, nulls: Sequence[str]) -> pa.StringArray:
     """Each identifier as `source:` and 32 hexadecimal digits of keyed BLAKE2b.
 
     Identifiers that differ only in case, outer white space or Unicode form are one person's. Null marks
@@ -67,6 +77,37 @@ def pseudonyms(cells: pa.Array, source: str, key: bytes, nulls: tuple[str, ...])
         for cell in encoded.dictionary.to_pylist()
     ]
     return pa.array(out, pa.string()).take(encoded.indices)
+
+
+def ticket_pseudonyms(tickets: pa.Array, source: str, key: bytes) -> pa.StringArray:
+    """Under whose key the texts of tickets are sealed that nobody is known to have opened."""
+    # No source has such a name, so that no customer's pseudonym can be taken for one of these.
+    return pseudonyms(tickets, f"{source}.ticket", key, ())
+
+
+def matches(cells: pa.Array, kind: Matched, key: bytes, blank: str | None) -> pa.StringArray:
+    """Addresses or numbers as pseudonyms by which a person is known again at another source.
+
+    An address is one with an @ inside; a number is international (E.164), begins with + or 00, and may have
+    blanks, brackets, points and hyphens. What is neither is `blank`: it tells nobody from anybody.
+    """
+    encoded = pa.array(cells, pa.string()).dictionary_encode()
+    plain = _address if kind == "email" else _international
+    out = [
+        _pseudonym(said, f"match.{kind}", key) if said else blank
+        for said in map(plain, encoded.dictionary.to_pylist())
+    ]
+    return pc.fill_null(pa.array(out, pa.string()).take(encoded.indices), blank)
+
+
+def _address(cell: str) -> str | None:
+    return cell if re.fullmatch(r"\s*[^@\s]+@[^@\s]+\s*", cell) else None
+
+
+def _international(cell: str) -> str | None:
+    digits = re.sub(r"\(0\)|[\s().\-/]", "", cell)
+    digits = "+" + digits[2:] if digits.startswith("00") else digits
+    return digits if re.fullmatch(r"\+[1-9]\d{6,14}", digits, re.ASCII) else None
 
 
 def _pseudonym(cell: str, source: str, key: bytes) -> str:

@@ -32,7 +32,8 @@ from storekeep.ingest.archives import Bounds, Opened, opened
 from storekeep.ingest.blocks import MALFORMED, Block
 from storekeep.ingest.feeds import Mapping
 from storekeep.ingest.formats import FORMATS
-from storekeep.ingest.pseudonyms import checked, pseudonyms
+from storekeep.ingest.pseudonyms import checked, matches, pseudonyms, ticket_pseudonyms
+from storekeep.ingest.sealing import Keys, seal
 from storekeep.ingest.statement import Statement, parsed, statement
 
 TASK_ROWS = 32_768
@@ -43,12 +44,17 @@ MEMORY_LIMIT = "512MB"
 
 @dataclass(frozen=True)
 class Run:
-    """What stays the same for all files of one load. Closing it is the caller's."""
+    """What stays the same for all files of one load. Closing it is the caller's.
+
+    `key` makes pseudonyms, `keys` seal what is personal; what was `kept` by us is hidden already.
+    """
 
     mapping: Mapping
     key: bytes | None
+    keys: Keys | None
     bounds: Bounds
     products: bool
+    kept: bool
     connection: duckdb.DuckDBPyConnection = field(repr=False)
 
 
@@ -84,11 +90,15 @@ def begin(
     *,
     pseudonym_key: bytes | None,
     bounds: Bounds,
+    keys: Keys | None = None,
     products: bool = False,
+    kept: bool = False,
 ) -> Run:
     """Check all that can be checked before a file is opened; raises `Refused` with what is wrong."""
     parsed(mapping)
-    key = checked(pseudonym_key, mapping.source) if mapping.personal_columns else None
+    key = checked(pseudonym_key, mapping.source) if mapping.hides else None
+    if mapping.sealed and keys is None:
+        raise Misused(f"{mapping.source} seals what is personal: that takes the keys of persons")
     for name, reference in mapping.references.items():
         table = references.get(name)
         if table is None:
@@ -100,13 +110,13 @@ def begin(
             raise Misused(
                 f"{name!r} is no table of {reference.table} rows: it lacks {sorted(lacking)}"
             )
-        keys = table[reference.on]
-        if keys.null_count or pc.count_distinct(keys).as_py() != table.num_rows:
+        told = table[reference.on]
+        if told.null_count or pc.count_distinct(told).as_py() != table.num_rows:
             raise Misused(f"{name!r} has a row without {reference.on}, or several with the same")
     connection = workspace()
     for name in mapping.references:
         connection.register(f"reference_{name}", references[name])
-    return Run(mapping, key, bounds, products, connection)
+    return Run(mapping, key, keys, bounds, products, kept, connection)
 
 
 def pieces(run: Run, paths: Sequence[Path], batch_rows: int) -> Iterator[Piece]:
@@ -120,9 +130,7 @@ def pieces(run: Run, paths: Sequence[Path], batch_rows: int) -> Iterator[Piece]:
     try:
         for file in _files(run, paths):
             unmapped = tuple(
-                name
-                for name in _columns(run.mapping, file)
-                if name not in run.mapping.source_columns
+                name for name in _columns(run.mapping, file) if name not in run.mapping.read_columns
             )
             blocks = _blocks(run.mapping, file)
             start = list(islice(blocks, 2))
@@ -320,8 +328,7 @@ def _remove(folder: Path, process: int) -> None:
 
 
 def _blocks(mapping: Mapping, file: Opened) -> Iterator[Block]:
-    names = tuple(mapping.source_columns)
-    return FORMATS[mapping.format].blocks(file, names, mapping.csv.dialect)
+    return FORMATS[mapping.format].blocks(file, mapping.read_columns, mapping.csv.dialect)
 
 
 def _judge(
@@ -331,7 +338,7 @@ def _judge(
 
     `files` numbers their files, `numbers` the rows: several may stand on one line.
     """
-    cells = _pseudonymised(run, pa.concat_tables([block.cells for block in blocks]))
+    cells = _hidden(run, pa.concat_tables([block.cells for block in blocks]))
     lines = pa.chunked_array([block.lines for block in blocks])
     made = statement(run.mapping, tuple(cells.schema.types), products=run.products)
     names = [f"__c{place}" for place in range(cells.num_columns)]
@@ -346,17 +353,58 @@ def _judge(
     return made
 
 
-def _pseudonymised(run: Run, cells: pa.Table) -> pa.Table:
+def _hidden(run: Run, cells: pa.Table) -> pa.Table:
+    """The cells without what identifies a person: matched, then replaced by pseudonyms, then sealed."""
     if run.key is None:
         return cells
     mapping = run.mapping
-    nulls = mapping.csv.nulls if FORMATS[mapping.format].text else ()
-    for place, name in enumerate(cells.column_names):
-        if name in mapping.personal_columns:
-            plain = cells.column(place).cast(pa.string()).combine_chunks()
-            hidden = pseudonyms(plain, mapping.source, run.key, nulls)
-            cells = cells.set_column(place, name, hidden)
-    return cells
+    marks = pa.array(
+        ["", *(mapping.csv.nulls if FORMATS[mapping.format].text else ())], pa.string()
+    )
+    hidden: dict[str, pa.Array | pa.ChunkedArray] = dict(
+        zip(cells.column_names, cells.columns, strict=True)
+    )
+
+    def plain(name: str) -> pa.Array:
+        return cells[name].cast(pa.string()).combine_chunks()
+
+    for name in mapping.match.keys() - hidden.keys():
+        hidden[name] = _matched(run, name, plain(mapping.match[name].of), marks)
+    for name in mapping.personal_columns:
+        hidden[name] = pseudonyms(plain(name), mapping.source, run.key, marks.to_pylist())
+    if mapping.sealed and run.keys is not None:
+        texts = {field_: _without(plain(name), marks) for field_, name in mapping.sealed.items()}
+        sealed = seal(texts, _persons(run, hidden, marks), run.keys, kept=run.kept)
+        for field_, name in mapping.sealed.items():
+            hidden[name] = pc.coalesce(sealed[field_], plain(name))
+    return pa.table({name: hidden[name] for name in mapping.source_columns})
+
+
+def _matched(run: Run, name: str, cells: pa.Array, marks: pa.Array) -> pa.Array:
+    """A column that no file has: by which a person is known again elsewhere."""
+    match, key = run.mapping.match[name], checked(run.key, run.mapping.source)
+    if match.kind == "customer":
+        return pseudonyms(cells, match.source or "", key, marks.to_pylist())
+    # Delimited text knows no other empty cell, and a row is blank when all of them are.
+    blank = "" if run.mapping.format == "csv" else None
+    return matches(_without(cells, marks), match.kind, key, blank)
+
+
+def _persons(run: Run, cells: Map[str, pa.Array], marks: pa.Array) -> pa.Array:
+    """Whose each row is: the customer's, or where none is told the ticket's; null is nobody's."""
+    mapping, key = run.mapping, checked(run.key, run.mapping.source)
+    found = []
+    for name in mapping.persons:
+        told = cells[name].cast(pa.string())
+        told = told.combine_chunks() if isinstance(told, pa.ChunkedArray) else told
+        if name not in mapping.personal_columns:
+            told = ticket_pseudonyms(_without(told, marks), mapping.source, key)
+        found.append(_without(told, marks))
+    return pc.coalesce(*found)
+
+
+def _without(cells: pa.Array, marks: pa.Array) -> pa.Array:
+    return pc.if_else(pc.is_in(cells, value_set=marks), pa.scalar(None, pa.string()), cells)
 
 
 def _number_equals(run: Run, made: Statement) -> bool:

@@ -45,10 +45,11 @@ class Statement:
     """The statement, and what its codes mean.
 
     `judge` selects from `block` (`__file`, `__line`, `__row`, `__c0`, …) one row each: the first three, the
-    target's columns that a file can give, `__fate` (place in `fates`, NULL when taken in), `__spoke` (a
-    bit for each rule that holds), `__raw` (the row as JSON, where it may be turned away), `__key`, a digest
-    of what makes the row itself, and `__hash` of that. Where rows have no key of their own, equal ones are
-    counted (`counts_equals`); `undecided` are the columns that can still differ between them.
+    target's columns that a file can give, `__s_…` (what is sealed of the row), `__fate` (place in `fates`,
+    NULL when taken in), `__spoke` (a bit for each rule that holds), `__raw` (the row as JSON, where it may be
+    turned away), `__key`, a digest of what makes the row itself, and `__hash` of that. Where rows have no
+    key of their own, equal ones are counted (`counts_equals`); `undecided` are the columns that can still
+    differ between them.
     """
 
     judge: str
@@ -411,11 +412,13 @@ def _final(
     if not _counts_equals(mapping):
         told += " OR __fate IS NULL"
     raw = ", ".join(f"{quoted(one.name)} := {one.cell}" for one in readers)
+    cells = {one.name: one.cell for one in readers}
     columns = [
         "__file",
         "__line",
         "__row",
         *(quoted(name) for name in (*given, *extra)),
+        *(f'{cells[name]} AS "__s_{field}"' for field, name in mapping.sealed.items()),
         "__fate",
         f"({' | '.join(bits)}) AS __spoke",
         f"CASE WHEN {told} THEN CAST(to_json(struct_pack({raw})) AS VARCHAR) END AS __raw",

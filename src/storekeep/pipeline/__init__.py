@@ -8,8 +8,10 @@ caller: the same steps run live, in a demonstration and in a replay.
     steering    the modes of agents, and the switch that stops them
     measuring   how a rulebook's version does, and what happens when it does badly
     intake      what is reported becomes facts, stock positions, history and features
+    sealing     what is personal is sealed and kept apart
     quarantine  rows that could not be taken in, until they can be
     feeding     files become facts and quarantine, and how each feed stands
+    persons     who is who, what is kept of a person, and erasing it
     carrying    events go to others and come from them, by a transport
     recording   evidence as of now; entries about decisions and the events that follow
     rejudging   recorded proposals judged again, by what is known and in force by now
@@ -85,6 +87,7 @@ def opened(
                 tenant=name,
                 signing=ledger.signer(settings.home),
                 adapters=adapters,
+                home=settings.home,
                 now=clock,
                 worker=f"{platform.node()}:{os.getpid()}",
                 principals=settings.principals,

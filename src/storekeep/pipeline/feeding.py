@@ -80,6 +80,7 @@ class Feeding(Quarantining):
         and does not say which happens at `location_id`; a sale, where that is left out, in its store. `step`
         is told of lines as they are dealt with. Raises `Misused` when no feed fills the mapping's table, and
         `Refused` for a file that cannot be read: nothing of that file is taken in, the files before it are.
+        Pseudonyms are made with the home's key where no other is handed over.
         With `refuse` that is told of such a file instead, and the others are read.
         """
         _fed(mapping)
@@ -89,7 +90,8 @@ class Feeding(Quarantining):
             known_at=self.now(),
             references=self._references(mapping),
             location_id=location_id,
-            pseudonym_key=pseudonym_key,
+            pseudonym_key=pseudonym_key or self._key_for(mapping),
+            keys=self._person_keys,
             batch_rows=bus.MAX_FACTS,
         )
         loaded = load(files) if refuse is None else _passing_over(load, files, refuse)
@@ -156,7 +158,8 @@ class Feeding(Quarantining):
             known_at=self.now(),
             references=self._references(mapping),
             location_id=location_id,
-            pseudonym_key=pseudonym_key,
+            pseudonym_key=pseudonym_key or self._key_for(mapping),
+            keys=self._person_keys,
         )
         told: list[FileRead] = []
         waiting = iter(parts)
@@ -177,6 +180,7 @@ class Feeding(Quarantining):
             rows = pa.concat_tables(each.rows for each in batches)
             if mapping.target is SALE_LINE:
                 rows = self._numbered(mapping, rows)
+            self._keep_personal(mapping.table, batches)
             fresh = self._taken(mapping, rows)
             watched.rows = fresh.total()
         _tell(batches, fresh, told)
@@ -217,6 +221,7 @@ class Feeding(Quarantining):
         with stage("read_feed", self.tenant, source=mapping.source) as watched:
             self.keep_rejected(pa.concat_tables(each.rejected for each in batches))
             rows = pa.concat_tables(each.rows for each in batches)
+            self._keep_personal(mapping.table, batches)
             fresh = self._taken(mapping, rows)
             watched.rows = fresh.total()
         _tell(batches, fresh, told)

@@ -43,6 +43,7 @@ class Opened:
     tenant: str
     signing: Signer
     adapters: Mapping[str, Adapter]
+    home: Path
     now: Callable[[], datetime] = utc_now
     worker: str = "worker"
     lease: timedelta = timedelta(seconds=5)

@@ -17,7 +17,7 @@ import pyarrow as pa
 from storekeep import ingest
 from storekeep.errors import Refused
 from storekeep.lake import QUARANTINE, QUARANTINE_STEPS, Kept
-from storekeep.pipeline.intake import Intake
+from storekeep.pipeline.sealing import Sealing
 from storekeep.retail import REJECTED_STEP
 
 CORRECTED, TAKEN_IN, LEFT_OUT = "corrected", "taken_in", "left_out"
@@ -55,13 +55,14 @@ _NEWS = f"""
 """
 
 
-class Quarantining(Intake):
+class Quarantining(Sealing):
     """From rejected rows to rows that can be taken in."""
 
     def keep_rejected(self, rejected: pa.Table) -> None:
         """Keep rejected rows in quarantine, each once however often it is read."""
         if rejected.num_rows == 0:
             return
+        rejected = self._withhold(rejected)
         with self._alone_aside():
             rows = self.lake.query(_NEWS, tables={"kept": QUARANTINE}, inputs={"told": rejected})
             self._add_aside(QUARANTINE, known_from(rows, self.now()))
@@ -126,6 +127,11 @@ class Quarantining(Intake):
             if unknown := sorted(set(cells) - set(was)) if ingest.as_cells(row["raw"]) else []:
                 raise Refused(
                     f"row {row_id} has no column {', '.join(unknown)}; it has {', '.join(was)}"
+                )
+            if hidden := sorted(name for name in cells if ingest.is_hidden(was.get(name))):
+                raise Refused(
+                    f"row {row_id} has {', '.join(hidden)} sealed, and what you type would not be; "
+                    "have it sent again by its source"
                 )
             raw = json.dumps({**was, **cells}, ensure_ascii=False, separators=(",", ":"))
             self._note_aside([(row_id, CORRECTED, raw)], by, reason)

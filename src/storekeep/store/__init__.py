@@ -7,6 +7,7 @@ Hides its tables, roles and sessions. `connection` opens a `Store` and brings it
     facts      events, positions of readers, stock
     recorded   the ledger, and where decisions stand
     waiting    pending actions, breakers, approvals, limits
+    people     what is personal, sealed, and the keys that open it
 """
 
 from storekeep.store.connection import ROLE, SCHEMA, Store, become
