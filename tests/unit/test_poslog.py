@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from storekeep.errors import Misused, Refused
-from storekeep.ingest import Bounds, Loaded, Mapping, load, mapping
+from storekeep.ingest import Bounds, Loaded, Mapping, load, mapping, suggest
 from storekeep.ingest.archives import Opened
 from storekeep.ingest.poslog import COLUMNS, TRANSACTION_BYTES, blocks
 
@@ -503,3 +503,19 @@ def test_an_archive_of_poslogs_is_read_member_by_member(make: Make, tmp_path: Pa
         )
     )
     assert [batch.file for batch in batches] == ["day.zip/1.xml", "day.zip/2.xml"]
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("poslog", b'<?xml version="1.0"?>\n<arts:POSLog xmlns:arts="urn:x">'),
+        ("epcis", b'{"type": "EPCISDocument",\n "epcisBody": {}}'),
+    ],
+)
+def test_the_mapping_that_ships_is_proposed(tmp_path: Path, name: str, content: bytes) -> None:
+    path = tmp_path / "sample"
+    path.write_bytes(content)
+    found = suggest(path)
+    assert not found.look
+    (tmp_path / "proposed.yaml").write_text(found.text)
+    assert mapping(tmp_path / "proposed.yaml").digest == mapping(name).digest
