@@ -34,8 +34,12 @@ NOISE = st.one_of(
 
 @st.composite
 def damaged(draw: st.DrawFn, name: str) -> bytes:
-    """A good document in which some bytes are cut out, put in, or there twice."""
+    """A good document in which a digit is another, or some bytes are cut out, put in, or there twice."""
     content = draw(st.sampled_from(samples(name)))
+    if draw(st.booleans()):
+        digits = [place for place, byte in enumerate(content) if chr(byte).isdigit()]
+        at = draw(st.sampled_from(digits))
+        return content[:at] + draw(st.sampled_from(b"0123456789.-x")).to_bytes() + content[at + 1 :]
     for _ in range(draw(st.integers(1, 4))):
         start = draw(st.integers(0, len(content)))
         end = draw(st.integers(start, min(len(content), start + 60)))

@@ -622,7 +622,7 @@ def test_item_numbers_that_a_spreadsheet_cut_short_and_unknown_stores_are_reject
     rules = """\
 rules:
   - id: cut_short
-    when: regexp_matches(item, '^[0-9]([.,][0-9]+)?E[+][0-9]+$')
+    when: regexp_matches(item, '^\\d([.,]\\d+)?E[+]\\d+$')
     do: reject
     reason: the spreadsheet has thrown digits of the item number away
   - id: unknown_store

@@ -237,15 +237,17 @@ def shipped() -> list[str]:
     )
 
 
+def shipped_text(name: str) -> str:
+    """The text of a mapping that comes with Storekeep."""
+    file = resources.files("storekeep.ingest") / "mappings" / f"{name}.yaml"
+    return file.read_text(encoding="utf-8")
+
+
 def _text(name: str | Path) -> tuple[str, str]:
     path = Path(name)
-    if not path.is_file() and path.name.removesuffix(".yaml") in shipped():
-        file = (
-            resources.files("storekeep.ingest")
-            / "mappings"
-            / f"{path.name.removesuffix('.yaml')}.yaml"
-        )
-        return file.read_text(encoding="utf-8"), file.name
+    bare = path.name.removesuffix(".yaml")
+    if not path.is_file() and bare in shipped():
+        return shipped_text(bare), f"{bare}.yaml"
     try:
         if path.stat().st_size > _LARGEST_FILE:
             raise Misused(f"{path} is too large for a mapping")

@@ -140,7 +140,6 @@ def _transactions(file: Opened) -> Iterator[Element]:
                 _check_root(root, file)
                 yield element
                 source.since = 0
-                element.clear()
                 while parent is not None and element.getprevious() is not None:
                     del parent[0]
         except etree.XMLSyntaxError as error:

@@ -24,7 +24,7 @@ from storekeep.errors import Refused
 from storekeep.ingest.archives import Bounds, Opened, opened
 from storekeep.ingest.delimited import Dialect
 from storekeep.ingest.documents import Unfit, document, of_one_list
-from storekeep.ingest.feeds import FEEDS, PROVIDED
+from storekeep.ingest.feeds import FEEDS, PROVIDED, shipped_text
 from storekeep.ingest.formats import FORMATS
 from storekeep.ingest.words import MEANINGS, meaning
 from storekeep.sql import Place, parse, quoted
@@ -45,6 +45,11 @@ _NUMBERS = {
     (",", "."): r"[+-]?(\d+|\d{1,3}([.]\d{3})+)(,\d*)?",
     (",", " "): r"[+-]?(\d+|\d{1,3}([ \u00a0\u202f]\d{3})+)(,\d*)?",
     (".", "'"): r"[+-]?(\d+|\d{1,3}('\d{3})+)([.]\d*)?",
+}
+# Documents of a standard, whose columns are fixed: the mapping that ships reads them.
+_STANDARDS = {
+    "poslog": re.compile(rb"<([\w.-]+:)?POSLog[\s>]"),
+    "epcis": re.compile(rb'"(epcisBody|eventTimeZoneOffset)"\s*:'),
 }
 # What these mean is a name, whatever it is made of.
 _NAMES = (
@@ -101,7 +106,13 @@ def suggest(path: Path) -> Suggestion:
     Raises `Refused` when it is none of the formats that are read, `Misused` when it is not there.
     """
     with opened(path, Bounds()) as members:
-        sample = _sample(next(iter(members)))
+        file = next(iter(members))
+        with file.path.open("rb") as stream:
+            head = stream.read(SAMPLE_BYTES)
+        for name, sign in _STANDARDS.items():
+            if sign.search(head):
+                return Suggestion(shipped_text(name), ())
+        sample = _sample(file, head)
     _look_at_marks(sample)
     _look_at_numbers(sample)
     _look_at_times(sample)
@@ -113,9 +124,7 @@ def suggest(path: Path) -> Suggestion:
 # How it is written --------------------------------------------------------------------------------------
 
 
-def _sample(file: Opened) -> _Sample:
-    with file.path.open("rb") as stream:
-        head = stream.read(SAMPLE_BYTES)
+def _sample(file: Opened, head: bytes) -> _Sample:
     format_ = _format(head)
     looks: dict[str, str] = {}
     dialect = _dialect(head, file.name, looks) if format_ == "csv" else Dialect()
