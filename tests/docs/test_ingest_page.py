@@ -13,7 +13,10 @@ from tests.docs.console import Console, File, steps
 
 pytestmark = pytest.mark.docs
 PAGE = (Path(__file__).parents[2] / "docs" / "ingest.md").read_text(encoding="utf-8")
-SECTIONS = ("POSLog", "EPCIS", "X12 and EDIFACT")
+SECTIONS = (
+    *("Other feeds", "JSON lines", "Products as shops publish them", "A mapping to begin with"),
+    *("A watched folder", "POSLog", "EPCIS", "X12 and EDIFACT"),
+)
 
 
 def section(name: str) -> str:
