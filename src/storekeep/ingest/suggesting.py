@@ -52,12 +52,15 @@ _STANDARDS = {
     "poslog": re.compile(rb"<([\w.-]+:)?POSLog[\s>]"),
     "epcis": re.compile(rb'"(epcisBody|eventTimeZoneOffset)"\s*:'),
     **{
-        f"x12_{kind}": re.compile(rb"(?s)\A(?:\xef\xbb\xbf)?\s*ISA(.).*?ST\1%s\1" % kind.encode())
+        f"x12_{kind}": re.compile(
+            rb"(?s)\A(?:\xef\xbb\xbf)?\s*ISA(?P<by>.).*?ST(?P=by)%s(?P=by)" % kind.encode()
+        )
         for kind in MESSAGES["x12"]
     },
     **{
         f"edifact_{kind.lower()}": re.compile(
-            rb"(?s)\A(?:\xef\xbb\xbf)?\s*UN[AB].*?UNH(.)[^'\n]{1,14}\1%s\W" % kind.encode()
+            rb"(?s)\A(?:\xef\xbb\xbf)?\s*UN[AB].*?UNH(?P<by>.)[^'\n]{1,14}(?P=by)%s\W"
+            % kind.encode()
         )
         for kind in MESSAGES["edifact"]
     },
