@@ -119,6 +119,13 @@ def test_an_856_tells_which_order_each_item_is_of(tmp_path: Path) -> None:
     assert {(row["document_id"], row["supplier_id"]) for row in rows} == {("SHIP-1", "north")}
 
 
+def test_what_one_part_of_a_shipment_says_is_not_said_of_the_next(tmp_path: Path) -> None:
+    body = ["BSN*00*S*20260705", "HL*1**S", "HL*2*1*O", "PRF*PO-1", "HL*3*2*I", "LIN**IN*a"]
+    body += ["SN1**4", "HL*4*1*O", "HL*5*4*I", "LIN**IN*b", "SN1**5", "CTT*5"]
+    rows, _ = read(x12(("856", body)), "x12", tmp_path)
+    assert said(rows, "buyer_item", "order_id") == [("a", "PO-1"), ("b", None)]
+
+
 def test_an_856_that_counts_its_items_is_as_good_as_one_that_counts_its_levels(
     tmp_path: Path,
 ) -> None:
