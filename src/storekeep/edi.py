@@ -152,6 +152,8 @@ class _Reader:
                     f"{self._name}, {found.where}: an interchange begins before the one of "
                     f"{first.where} has ended with {closes}; send it again"
                 )
+            if first is None and found.tag != opens:
+                raise Refused(f"{self._name}, line {found.line}: {_other(found.raw, self._syntax)}")
             first = first or found
             yield found
             if found.tag == closes:
@@ -289,9 +291,9 @@ def _other(head: str, syntax: Syntax) -> str:
     wanted = f"an interchange of {NAMES[syntax]} begins with {OPENS[syntax]}"
     if head.startswith("STX="):
         return f"this is TRADACOMS, which is not taken; {wanted}"
-    if head.startswith("ISA"):
+    if syntax != "x12" and head.startswith("ISA"):
         return "this is X12; take it in by a mapping of format x12"
-    if head.startswith(("UNA", "UNB")):
+    if syntax != "edifact" and head.startswith(("UNA", "UNB")):
         return "this is EDIFACT; take it in by a mapping of format edifact"
     return f"this begins with {head[:10]!r}; {wanted}"
 

@@ -60,6 +60,7 @@ def read(body: bytes, syntax: Syntax) -> tuple[int, int]:
 
 
 @given(damaged())
+@example(("edifact", GOOD["edifact"][0].replace(b"UNB+", b"UNB")))
 @example(("edifact", b"UNB+UNOC:3+A+B'UNH+1+SLSRPT'LIN'QTY'UNT+4+1'UNZ+1+'"))
 @example(
     ("x12", made.ISA.format("A", 1).encode() + b"GS~ST*852~SDQ*EA*9~ZA~SE*4~GE*1~IEA*1*000000001~")

@@ -95,6 +95,8 @@ def test_what_is_split_between_pieces_of_the_file_is_whole(monkeypatch: pytest.M
         ("x12", "UNA:+.? 'UNB+UNOA:3", "take it in by a mapping of format edifact"),
         ("x12", "\n\nproduct,units\n", "line 3: this begins with 'product,un'"),
         ("edifact", "UNH+1+SLSRPT:D:96A:UN'", "an interchange of EDIFACT begins with UNB"),
+        ("edifact", "UNBUNOA:3+A+B'UNZ+0+1'", "line 1: this begins with 'UNBUNOA:3+'"),
+        ("edifact", "UNA:+.? '\nUNH+1'UNZ+0+1'", 'line 2: this begins with "UNH+1\'"'),
         ("edifact", "UNB+UNOA:3+A+B'UNH+1'", "that begins in line 1 has no UNZ; send it again"),
         ("edifact", "UNB+UNOA:3+A+B'UNZ+0+1'UNB+UNOA", "that begins in line 1 has no UNZ"),
         ("x12", ISA, "is cut short: the interchange that begins in line 1 has no IEA"),

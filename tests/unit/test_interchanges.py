@@ -10,8 +10,10 @@ import pytest
 from storekeep.edi import Syntax
 from storekeep.errors import Misused, Refused
 from storekeep.ingest.archives import Opened
+from storekeep.ingest.feeds import shipped_text
 from storekeep.ingest.interchanges import MOST_RAW, blocks
 from storekeep.ingest.messages import COLUMNS
+from storekeep.ingest.suggesting import suggest
 from tests import interchanges as made
 from tests.interchanges import edifact, x12
 
@@ -115,6 +117,13 @@ def test_an_856_tells_which_order_each_item_is_of(tmp_path: Path) -> None:
     }
     assert rows[0]["ordered_quantity"] == "12"
     assert {(row["document_id"], row["supplier_id"]) for row in rows} == {("SHIP-1", "north")}
+
+
+def test_what_one_part_of_a_shipment_says_is_not_said_of_the_next(tmp_path: Path) -> None:
+    body = ["BSN*00*S*20260705", "HL*1**S", "HL*2*1*O", "PRF*PO-1", "HL*3*2*I", "LIN**IN*a"]
+    body += ["SN1**4", "HL*4*1*O", "HL*5*4*I", "LIN**IN*b", "SN1**5", "CTT*5"]
+    rows, _ = read(x12(("856", body)), "x12", tmp_path)
+    assert said(rows, "buyer_item", "order_id") == [("a", "PO-1"), ("b", None)]
 
 
 def test_an_856_that_counts_its_items_is_as_good_as_one_that_counts_its_levels(
@@ -348,6 +357,27 @@ def test_lines_come_in_blocks_each_with_the_segment_it_begins_with(tmp_path: Pat
     (one,) = blocks(Opened(path, "a.edi"), ("line",), "edifact")
     assert one.lines.to_pylist() == places
     assert set(one.cells["line"].to_pylist()) == {"1"}
+
+
+@pytest.mark.parametrize(
+    ("text", "name"),
+    [
+        (x12(("852", made.SALES_852)), "x12_852"),
+        (x12(("846", made.STOCK_846)), "x12_846"),
+        ("\xef\xbb\xbf\n" + x12(("855", made.ANSWER_855)).replace("*", "|"), "x12_855"),
+        (x12(("856", made.NOTICE_856)).replace("\n", ""), "x12_856"),
+        (edifact(("SLSRPT", made.SALES_SLSRPT)), "edifact_slsrpt"),
+        ("UNA:+.? '" + edifact(("INVRPT", made.STOCK_INVRPT)), "edifact_invrpt"),
+        (edifact(("ORDRSP", made.ANSWER_ORDRSP)).replace("'", ""), "edifact_ordrsp"),
+        (edifact(("DESADV", made.NOTICE_DESADV)).replace("\n", ""), "edifact_desadv"),
+    ],
+)
+def test_the_mapping_that_ships_is_proposed_for_what_it_reads(
+    text: str, name: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "a.edi"
+    path.write_text(text, encoding="latin-1")
+    assert suggest(path).text == shipped_text(name)
 
 
 def test_columns_that_no_line_has_and_files_that_are_cut_short_are_refused(tmp_path: Path) -> None:

@@ -104,6 +104,8 @@ def two(home_settings: Settings) -> Iterator[Two]:
             tx.add_person_keys({PERSON: b"wrapped"}, HENCE)
             tx.add_personal(sealed())
             tx.erase_persons(["crm:2"], HENCE)
+            at = shop.moment(shop.FIRST_DAY)
+            tx.register("order_document", "PO-1/x12/order", "7", "ISA", at, "ann")
         with store.transaction(eve) as tx:
             tx.make_tenant()
         version = found[0]["rulebook_version"]
@@ -384,6 +386,8 @@ def reads(two: Two) -> dict[str, Callable[[Transaction], Any]]:
         "approvals": lambda tx: tx.approvals(two.ids),
         "uses": lambda tx: tx.uses("supplier-week", LONG_AGO, LONG_HENCE).to_pylist(),
         "registered": lambda tx: tx.registered("rulebook", "replenish"),
+        # The first of everybody is 1, whatever others have.
+        "next_version": lambda tx: tx.next_version("order_document") - 1,
         "subjects": lambda tx: tx.subjects(),
         "told_by": lambda tx: tx.told_by("SaleRecorded").to_pylist(),
         "modes": lambda tx: tx.modes(),

@@ -26,6 +26,7 @@ from storekeep.ingest.delimited import Dialect
 from storekeep.ingest.documents import Unfit, document, of_one_list
 from storekeep.ingest.feeds import FEEDS, PROVIDED, shipped_text
 from storekeep.ingest.formats import FORMATS
+from storekeep.ingest.messages import MESSAGES
 from storekeep.ingest.words import MEANINGS, meaning
 from storekeep.sql import Place, parse, quoted
 
@@ -50,6 +51,19 @@ _NUMBERS = {
 _STANDARDS = {
     "poslog": re.compile(rb"<([\w.-]+:)?POSLog[\s>]"),
     "epcis": re.compile(rb'"(epcisBody|eventTimeZoneOffset)"\s*:'),
+    **{
+        f"x12_{kind}": re.compile(
+            rb"(?s)\A(?:\xef\xbb\xbf)?\s*ISA(?P<by>.).*?ST(?P=by)%s(?P=by)" % kind.encode()
+        )
+        for kind in MESSAGES["x12"]
+    },
+    **{
+        f"edifact_{kind.lower()}": re.compile(
+            rb"(?s)\A(?:\xef\xbb\xbf)?\s*UN[AB].*?UNH(?P<by>.)[^'\n]{1,14}(?P=by)%s\W"
+            % kind.encode()
+        )
+        for kind in MESSAGES["edifact"]
+    },
 }
 # What these mean is a name, whatever it is made of.
 _NAMES = (
