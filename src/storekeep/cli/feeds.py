@@ -385,24 +385,32 @@ def replay(
 )
 @pass_asked
 def feeds(asked: Asked, known_by: datetime | None) -> None:
-    """Show how each feed of sales stands, now or as known earlier."""
+    """Show how each feed stands, now or as known earlier."""
     zone = asked.zone()
     with asked.pipeline() as pipeline:
         rows = pipeline.feeds(asked.moment(known_by))
     cells = [
         (
-            *(row["feed"], row["source"], row["state"], f"{row['lines']:,}", f"{row['orders']:,}"),
-            *(f"{row['distinct_skus']:,}", f"{row['units']['net']:,}"),
-            ", ".join(
-                shown.money(each["net"], currency) for currency, each in row["value_minor"].items()
-            ),
+            *(row["feed"], row["source"], row["state"], f"{row['lines']:,}"),
+            *_sold(row),
             *(shown.moment(row[f"{name}_occurred_at"], zone) for name in ("first", "last")),
             shown.listed(row["rejected"]),
         )
         for row in rows
     ]
     text = f"{shown.table(_FEEDS, cells)}\n\nUnits and values are net of returns. Times are in {zone.key}."
-    asked.answer(rows, text if rows else "No feed of sales has brought anything yet.")
+    asked.answer(rows, text if rows else "No feed has brought anything yet.")
+
+
+def _sold(row: Mapping[str, Any]) -> tuple[str, str, str, str]:
+    """Orders, items, units and value of a feed of sales; of another there are none."""
+    if "orders" not in row:
+        return "", "", "", ""
+    values = row["value_minor"].items()
+    return (
+        *(f"{row['orders']:,}", f"{row['distinct_skus']:,}", f"{row['units']['net']:,}"),
+        ", ".join(shown.money(each["net"], currency) for currency, each in values),
+    )
 
 
 COMMANDS = (ingest, feeds)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -71,11 +71,7 @@ class _Watch:
         counts = {name: found[name] for name in ("read", "accepted", "duplicates")}
         counts |= {name: sum(found[name].values()) for name in ("rejected", "ignored")}
         self.totals.update(counts)
-        _say(
-            f"{shown.count(len(files), 'file')}, {shown.count(counts['read'], 'line')}: "
-            f"{counts['accepted']:,} taken in, {counts['duplicates']:,} known before, "
-            f"{counts['rejected']:,} rejected, {counts['ignored']:,} ignored"
-        )
+        _say(f"{shown.count(len(files), 'file')}, {_counted(counts)}")
 
 
 @click.command(cls=Command)
@@ -109,6 +105,7 @@ class _Watch:
 @pass_asked
 def watch(
     asked: Asked,
+    /,
     *,
     feed: str,
     folder: Path,
@@ -163,14 +160,21 @@ def _answer(asked: Asked, watching: _Watch, left: Sequence[Path], told: str | No
         "unfinished": [each.name for each in left],
         "stopped_by": told,
     }
-    said = f"{shown.count(watching.files, 'file')}: " + ", ".join(
-        f"{many:,} {name}" for name, many in totals.items()
-    )
+    said = f"{shown.count(watching.files, 'file')}, {_counted(totals)}"
     if watching.refused:
         said += f". Left as they are: {', '.join(each['file'] for each in watching.refused)}"
     if left:
         said += f". Still being written: {', '.join(each.name for each in left)}"
     asked.answer(document, shown.printable(f"{said}."))
+
+
+def _counted(counts: Mapping[str, int]) -> str:
+    """What became of lines."""
+    return (
+        f"{shown.count(counts['read'], 'line')} read: {counts['accepted']:,} taken in, "
+        f"{counts['duplicates']:,} known before, {counts['rejected']:,} rejected, "
+        f"{counts['ignored']:,} ignored"
+    )
 
 
 def _say(text: str) -> None:

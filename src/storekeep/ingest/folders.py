@@ -52,7 +52,8 @@ class Folder:
         """The files that are whole and not dealt with, the oldest first, and those still being written."""
         here = {path: stamp for path in self._listed() if (stamp := _stamp(path)) is not None}
         self._seen = {path: seen for path, seen in self._seen.items() if path in here}
-        whole, growing = [], []
+        whole: list[Path] = []
+        growing: list[Path] = []
         for path, stamp in sorted(here.items(), key=lambda each: (each[1][1], each[0])):
             seen = self._seen.get(path)
             if seen is None or seen.stamp != stamp:
