@@ -15,7 +15,7 @@ pytestmark = pytest.mark.docs
 PAGE = (Path(__file__).parents[2] / "docs" / "ingest.md").read_text(encoding="utf-8")
 SECTIONS = (
     *("Other feeds", "JSON lines", "Products as shops publish them", "A mapping to begin with"),
-    *("A watched folder", "POSLog", "EPCIS", "X12 and EDIFACT"),
+    *("A watched folder", "POSLog", "EPCIS", "X12 and EDIFACT", "People"),
 )
 
 

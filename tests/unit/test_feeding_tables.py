@@ -89,6 +89,35 @@ SAMPLES = {
         *("f2,o1,2,2,open,2026-01-01\n", "f2,o1,2,2,sent,2026-01-01\n"),
         *(("OrderFulfilled",), "DC1"),
     ),
+    "customer": Sample(
+        "feed: customers\nsource: crm\ntable: customer\nformat: csv\ncustomer: pseudonymise\n"
+        "source_columns: {id: text, name: text, news: bool, at: time}\nsealed: {name: name}\n"
+        "columns: {customer_id: id, email_consent: news, occurred_at: at}\n",
+        *("id,name,news,at\n", "1,Ann,true,2026-01-01\n", "2,Bob,,2026-01-01\n"),
+        *("2,Bob,false,2026-01-01\n", ("CustomerChanged",), HEADQUARTERS),
+    ),
+    "ticket": Sample(
+        "feed: tickets\nsource: desk\ntable: ticket\nformat: csv\n"
+        "source_columns: {id: text, subject: text, stands: text, at: time}\nsealed: {subject: subject}\n"
+        "columns: {ticket_id: id, channel: \"'mail'\", status: stands, occurred_at: at}\n",
+        *("id,subject,stands,at\n", "1,Where,open,2026-01-01\n", "2,When,open,2026-01-01\n"),
+        *("2,When,spam,2026-01-01\n", ("TicketOpened",), HEADQUARTERS),
+    ),
+    "ticket_message": Sample(
+        "feed: tickets\nsource: desk\ntable: ticket_message\nformat: csv\n"
+        "source_columns: {id: text, ticket: text, said: text, at: time}\nsealed: {text: said}\n"
+        "columns: {message_id: id, ticket_id: ticket, direction: \"'in'\", author: \"'customer'\",\n"
+        "  occurred_at: at}\n",
+        *("id,ticket,said,at\n", "1,1,Hello,2026-01-01\n", "2,2,Hello,2026-01-01\n"),
+        *("2,1,Hello,2026-01-01\n", ("TicketMessageAdded",), HEADQUARTERS),
+    ),
+    "item_identity": Sample(
+        "feed: items\nsource: items\ntable: item_identity\nformat: csv\n"
+        "source_columns: {item: text, gtin: gtin, gone: bool}\n"
+        "columns: {sku: item, gtin: gtin, ends: gone}\n",
+        *("item,gtin,gone\n", "apple,4006381333931,\n", "pear,96385074,\n"),
+        *("pear,96385074,true\n", ("ItemIdentified",), HEADQUARTERS),
+    ),
 }
 each_table = pytest.mark.parametrize("table", SAMPLES)
 
@@ -187,12 +216,16 @@ def test_feeds_say_of_each_what_is_known_of_it_as_it_was_restated(
     usual = {"state": "ok", "rejected": {}, "lines": 2, "first_occurred_at": first}
     late = {"dock": (2026, 2, 1), "mill": (2026, 1, 2)}
     found = {each.pop("source"): each for each in pipeline.feeds()}
-    assert found.pop("catalogue") == {
-        **usual,
-        "feed": "products",
-        "first_occurred_at": None,
-        "last_occurred_at": None,
-    }
+    for source, feed in (("catalogue", "products"), ("items", "items")):
+        assert found.pop(source) == {
+            **usual,
+            "feed": feed,
+            "first_occurred_at": None,
+            "last_occurred_at": None,
+        }
+    # Two tables are fed by it.
+    desk = found.pop("desk")
+    assert (desk["feed"], desk["lines"]) == ("tickets", 4)
     shelf = found.pop("shelf")
     assert (shelf["feed"], shelf["lines"]) == ("stock", 2)
     assert found == {
@@ -203,7 +236,7 @@ def test_feeds_say_of_each_what_is_known_of_it_as_it_was_restated(
         }
         for source, feed in (
             *(("dock", "suppliers"), ("mill", "suppliers")),
-            *(("shop", "fulfilments"), ("wms", "stock")),
+            *(("shop", "fulfilments"), ("wms", "stock"), ("crm", "customers")),
         )
     }
     then = {each["source"]: each["last_occurred_at"] for each in pipeline.feeds(before)}

@@ -115,7 +115,7 @@ HEADERS = {
     "messages": "id,ticket,who,said,at\n",
     "items": "sku,gtin,supplier,number,ends\n",
 }
-FEEDS = {"messages": "tickets"}
+FEEDS = {"messages": "tickets", "ticket_messages": "tickets"}
 T1, T2, T3 = (f"2026-03-0{day}T10:00:00Z" for day in (1, 2, 3))
 NOBODY = "crm:00000000000000000000000000000000"
 
@@ -499,6 +499,43 @@ def test_a_shared_address_is_told(home: Home) -> None:
     assert len(home.show("crm:1")["pseudonyms"]) == 1
     assert len(home.told("customers", "find", "OFFICE@x.org")) == 5
     assert home.told("customers", "find", "+49 30 1234567") == []
+
+
+USUAL = {
+    "customers": (
+        "customer_id,name,email,phone,email_consent,email_consent_at,sms_consent,sms_consent_at,"
+        "profiling_consent,profiling_consent_at,country,language,changed_at\n"
+        f"17,Ann Roe,ann@x.org,+49 30 901820,true,,,,false,{T2},DE,de,{T1}\n"
+    ),
+    "tickets": (
+        "ticket_id,channel,email,order_ids,status,subject,changed_at\n"
+        f"T1,email,ann@x.org,7 8,open,Where is it,{T1}\n"
+    ),
+    "ticket_messages": (
+        "message_id,ticket_id,direction,author,email,text,sent_at\n"
+        f"M1,T1,in,customer,,I wait,{T1}\nM2,T1,up,customer,,I wait,{T1}\n"
+    ),
+    "items": "sku,gtin,supplier_id,supplier_item,ends\napple,4006381333931,north,A1,\n",
+}
+
+
+def test_the_mappings_that_ship_read_files_whose_columns_are_named_as_ours(home: Home) -> None:
+    for name, content in USUAL.items():
+        path = home.folder / f"{name}.csv"
+        path.write_text(content)
+        words = ("--mapping", name) if name == "ticket_messages" else ()
+        totals = home.told("ingest", FEEDS.get(name, name), path, *words)["totals"]
+        assert totals["accepted"] == 1, (name, totals)
+        assert totals["rejected"] == ({"direction": 1} if words else {})
+    found = home.show("customers:17")
+    assert [row["text"] for row in found["personal"]] == [
+        *("ann@x.org", "Ann Roe", "+49 30 901820", "Where is it", "I wait")
+    ]
+    assert [(row["channel"], row["given"]) for row in found["consents"]] == [
+        ("email", True),
+        ("profiling", False),
+    ]
+    assert len(found["pseudonyms"]) == 2
 
 
 # Items --------------------------------------------------------------------------------------------------

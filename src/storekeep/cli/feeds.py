@@ -38,6 +38,9 @@ USUAL: Mapping[str, str] = {
     "suppliers": "deliveries",
     "products": "catalogue",
     "fulfilments": "fulfilments",
+    "customers": "customers",
+    "tickets": "tickets",
+    "items": "items",
 }
 _COUNTS = ("read", "accepted", "duplicates")
 _TALLIES = ("rejected", "ignored", "repaired")
