@@ -38,7 +38,7 @@ _DEAD = (
 )
 
 
-class _Told:
+class Told:
     """Whether a worker was told to end: by a first signal after what it has in hand, by a second at once."""
 
     def __init__(self) -> None:
@@ -58,8 +58,9 @@ class _Told:
 
 
 @contextmanager
-def _told() -> Iterator[_Told]:
-    told = _Told()
+def until_told() -> Iterator[Told]:
+    """Signals do not end the process meanwhile; what it is told shows."""
+    told = Told()
     before = {each: signal.signal(each, told) for each in _SIGNALS}
     try:
         yield told
@@ -91,7 +92,7 @@ def work(asked: Asked, poll_seconds: int) -> None:
     from storekeep.pipeline import Worker
 
     # The lease is held over all, so that a database that is waited for is not stopped meanwhile.
-    with servers.lease(settings), bus.opened(settings) as transport, _told() as told:
+    with servers.lease(settings), bus.opened(settings) as transport, until_told() as told:
         worker = Worker(asked.pipeline, transport, told.wait, poll_seconds, asked.zone(), _say)
         worker.work()
     done = {name: worker.done[name] for name in (*CARRIED, "decided", "acted", "lapsed")}

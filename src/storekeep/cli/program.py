@@ -20,6 +20,7 @@ from storekeep.cli import (
     homes,
     policies,
     put_aside,
+    serving,
     work,
 )
 from storekeep.cli.asked import Asked, Group
@@ -76,6 +77,7 @@ for each in (
     decisions.decisions,
     approvals.approvals,
     *execution.COMMANDS,
+    serving.serve,
     put_aside.put_aside,
     policies.policy,
     agents.agents,

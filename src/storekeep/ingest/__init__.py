@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from storekeep.errors import Misused
 from storekeep.ingest.archives import Bounds
 from storekeep.ingest.complete_journey import (
     Marketing,
@@ -37,6 +38,7 @@ __all__ = [
     "load_products",
     "load_promotions",
     "mapping",
+    "mapping_of",
     "pseudonym_key",
     "shipped",
 ]
@@ -50,3 +52,19 @@ def mapping(name: str | Path) -> Mapping:
     found = read(name)
     parsed(found)
     return found
+
+
+def mapping_of(home: Path, name: str) -> Mapping:
+    """The mapping of that name of a home: its own (`mappings/NAME.yaml` in its folder), or one that ships.
+
+    Raises `Misused` when there is none: a name is never taken for a path.
+    """
+    own = home / "mappings" / f"{name}.yaml"
+    if "/" not in name and own.is_file():
+        return mapping(own)
+    if name not in shipped():
+        raise Misused(
+            f"there is no mapping {name}; put it into {own.parent}, or use one that ships: "
+            f"{', '.join(shipped())}"
+        )
+    return mapping(name)

@@ -7,12 +7,17 @@ Hides its tables, roles and sessions. `connection` opens a `Store` and brings it
     facts      events, positions of readers, stock
     recorded   the ledger, and where decisions stand
     waiting    pending actions, breakers, approvals, limits
+    arrivals   what came over HTTP, and lines that are told again when they change
+
+`receiving` writes what comes over HTTP, durably and many at a time.
 """
 
+from storekeep.store.arrivals import RESTATED, Arrival
 from storekeep.store.connection import ROLE, SCHEMA, Store, become
 from storekeep.store.facts import PARTITIONS, STOCK, DeadLetter, LogRow, Unread
 from storekeep.store.pages import Page, packed
 from storekeep.store.recorded import ENTRIES, Standing
+from storekeep.store.receiving import Receiving
 from storekeep.store.session import OURSELVES
 from storekeep.store.transaction import Transaction
 from storekeep.store.waiting import USES, Task
@@ -21,13 +26,16 @@ __all__ = [
     "ENTRIES",
     "OURSELVES",
     "PARTITIONS",
+    "RESTATED",
     "ROLE",
     "SCHEMA",
     "STOCK",
     "USES",
+    "Arrival",
     "DeadLetter",
     "LogRow",
     "Page",
+    "Receiving",
     "Standing",
     "Store",
     "Task",

@@ -1,0 +1,123 @@
+"""What came over HTTP and is not dealt with yet, and how lines stand that are told again when they change."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Literal
+
+import pyarrow as pa
+from psycopg import sql
+
+from storekeep.store.waiting import Waiting
+
+RESTATED = pa.schema(
+    [
+        ("document", pa.string()),
+        ("line", pa.string()),
+        ("as_of", pa.timestamp("us", "UTC")),
+        ("occurred_at", pa.timestamp("us", "UTC")),
+        ("quantity_units", pa.int64()),
+        ("value_minor", pa.int64()),
+    ]
+)
+End = Literal["taken", "left_out", "refused"]
+
+
+@dataclass(frozen=True)
+class Arrival:
+    """What was told once, as it came: who told it, the id of this telling, about what, and its bytes."""
+
+    source: str
+    delivery_id: str
+    topic: str
+    triggered_at: datetime | None
+    body: bytes
+
+
+class Arriving(Waiting):
+    """From what arrived to what is known."""
+
+    def arrivals(self, limit: int, most_bytes: int) -> list[Arrival]:
+        """What waits to become facts, the oldest first: one, and more up to so many bytes in all."""
+        rows = self._run(
+            "SELECT source, delivery_id, topic, triggered_at, body FROM"
+            " (SELECT *, sum(octet_length(body)) OVER next AS total, row_number() OVER next AS number"
+            "  FROM (SELECT * FROM webhook_delivery WHERE tenant = %s AND state = 'waiting'"
+            "   ORDER BY received_at, source, delivery_id LIMIT %s) AS first"
+            "  WINDOW next AS (ORDER BY received_at, source, delivery_id)) AS waiting"
+            " WHERE number = 1 OR total <= %s ORDER BY received_at, source, delivery_id",
+            (self.tenant, limit, most_bytes),
+        )
+        return [Arrival(**row) for row in rows]
+
+    def end_arrivals(
+        self, ended: Sequence[tuple[Arrival, str | None]], state: End, *, keep_body: bool = False
+    ) -> None:
+        """These are dealt with, each for a reason or none; what they said goes, unless it is still needed."""
+        self._run(
+            "UPDATE webhook_delivery AS d SET state = %s, reason = told.reason,"
+            " body = CASE WHEN %s THEN d.body END"
+            " FROM unnest(%s::text[], %s::text[], %s::text[]) AS told (source, delivery_id, reason)"
+            " WHERE d.tenant = %s AND d.source = told.source AND d.delivery_id = told.delivery_id"
+            " AND d.state = 'waiting'",
+            (
+                *(state, keep_body, [one.source for one, _ in ended]),
+                *([one.delivery_id for one, _ in ended], [reason for _, reason in ended]),
+                self.tenant,
+            ),
+        )
+
+    def retry_arrivals(self, source: str) -> int:
+        """Let what was refused of a source be tried anew, where what it said is still there; how many."""
+        rows = self._run(
+            "UPDATE webhook_delivery SET state = 'waiting', reason = NULL WHERE tenant = %s"
+            " AND source = %s AND state = 'refused' AND body IS NOT NULL RETURNING 1",
+            (self.tenant, source),
+        )
+        return len(rows)
+
+    def forget_arrivals(self, before: datetime) -> int:
+        """Forget that things came before a time, if they were dealt with and nothing of them is left."""
+        rows = self._run(
+            "DELETE FROM webhook_delivery WHERE tenant = %s AND received_at < %s AND body IS NULL"
+            " RETURNING 1",
+            (self.tenant, before),
+        )
+        return len(rows)
+
+    def last_arrivals(self) -> Mapping[str, datetime]:
+        """When each source was last heard of."""
+        rows = self._run(
+            "SELECT source, max(received_at) AS at FROM webhook_delivery WHERE tenant = %s"
+            " GROUP BY source",
+            (self.tenant,),
+        )
+        return {row["source"]: row["at"] for row in rows}
+
+    def restated(self, source: str, documents: Sequence[str]) -> pa.Table:
+        """How the lines of some documents of a source stand (`RESTATED`)."""
+        return self._copy_out(
+            "SELECT document, line, as_of, occurred_at, quantity_units, value_minor"
+            " FROM restated_line WHERE tenant = %s AND source = %s AND document = ANY(%s)",
+            (self.tenant, source, list(documents)),
+            RESTATED,
+        )
+
+    def restate(self, source: str, rows: pa.Table) -> None:
+        """Lines stand like this from now on (`RESTATED`, each line once)."""
+        if rows.num_rows == 0:
+            return
+        named = rows.add_column(0, "source", pa.repeat(source, rows.num_rows))
+        columns = self._copy_temporary(
+            "incoming_restated_line", sql.Identifier("restated_line"), named
+        )
+        self._cursor.execute(
+            sql.SQL(
+                "INSERT INTO restated_line ({}) SELECT {} FROM pg_temp.incoming_restated_line"
+                " ON CONFLICT (tenant, source, document, line) DO UPDATE SET as_of = excluded.as_of,"
+                " occurred_at = excluded.occurred_at, quantity_units = excluded.quantity_units,"
+                " value_minor = excluded.value_minor"
+            ).format(columns, columns)
+        )
