@@ -28,7 +28,7 @@ import pyarrow.compute as pc
 
 from storekeep import retail
 from storekeep.errors import InvariantBroken, Misused, Permanent, Refused, StorekeepError
-from storekeep.ingest import delimited, parquet
+from storekeep.ingest import delimited, parquet, web_json
 from storekeep.ingest.archives import Bounds, Opened, opened
 from storekeep.ingest.blocks import MALFORMED, Block
 from storekeep.ingest.feeds import Mapping
@@ -203,7 +203,9 @@ def _files(run: Run, paths: Sequence[Path]) -> Iterator[Opened]:
 def _columns(mapping: Mapping, file: Opened) -> list[str]:
     if mapping.format == "csv":
         return delimited.header(file, mapping.csv.dialect).names
-    return parquet.names(file)
+    if mapping.format == "parquet":
+        return parquet.names(file)
+    return list(web_json.columns(mapping.format, mapping.feed))
 
 
 def _belongs(waiting: list[_Begun], small: _Begun, batch_rows: int) -> bool:
@@ -314,7 +316,9 @@ def _blocks(mapping: Mapping, file: Opened) -> Iterator[Block]:
     names = tuple(mapping.source_columns)
     if mapping.format == "csv":
         return delimited.blocks(file, names, mapping.csv.dialect)
-    return parquet.blocks(file, names)
+    if mapping.format == "parquet":
+        return parquet.blocks(file, names)
+    return web_json.blocks(file, names, mapping.format, mapping.feed)
 
 
 def _judge(run: Run, blocks: Sequence[Block], files: np.ndarray, *, first: bool) -> Statement:

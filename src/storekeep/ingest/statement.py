@@ -65,6 +65,7 @@ class _Parts:
     conditions: tuple[Expression, ...]
     repairs: Map[str, tuple[tuple[int, Expression], ...]]
     product: Map[str, Expression]
+    restated: Map[str, Expression]
 
 
 @lru_cache(maxsize=256)
@@ -73,7 +74,8 @@ def statement(
 ) -> Statement:
     """The statement for files whose cells have these types.
 
-    With `products` each row also carries what the mapping says of its product, as `__p_…`. Raises
+    With `products` each row also carries what the mapping says of its product, as `__p_…`; where documents are
+    told again it carries `__restated_line` and `__restated_as_of`. Raises
     `Refused`, with file, line and column, when an expression of the mapping cannot be computed.
     """
     parts = parsed(mapping)
@@ -86,6 +88,7 @@ def statement(
     filled = {*_filled(mapping), "day"}
     given = tuple(name for name in mapping.target.names if name in filled)
     extra = {f"__p_{name}": one for name, one in parts.product.items()} if products else {}
+    extra |= {f"__restated_{name}": one for name, one in parts.restated.items()}
     steps = [
         ("typed", _typed(readers)),
         ("scope", _scope(mapping, parts)),
@@ -133,7 +136,15 @@ def parsed(mapping: Mapping) -> _Parts:
         name: sql.parse(text, scope, place=mapping.place("product", name), want="VARCHAR")
         for name, text in mapping.product.items()
     }
-    return _Parts(columns, conditions, repairs, product)
+    again = mapping.restated
+    restated = {
+        name: sql.parse(text, scope, place=mapping.place("restated", name), want=want)
+        for name, text, want in (
+            ("line", again.line, "VARCHAR"),
+            ("as_of", again.as_of, "TIMESTAMPTZ"),
+        )
+    } if again is not None else {}
+    return _Parts(columns, conditions, repairs, product, restated)
 
 
 def _filled(mapping: Mapping) -> list[str]:
@@ -242,7 +253,7 @@ def _converted(mapping: Mapping, name: str, one: Expression) -> str:
             text = f"{literal(mapping.source + ':')} || {text}"
         return f"TRY({text})"
     if column.unit == "minor money unit":
-        scale = 10 ** retail.minor_digits(mapping.currency or "")
+        scale = _scale(mapping)
         exact = source if one.type != "DOUBLE" else f"CAST({source} AS DECIMAL(38,6))"
         return f"TRY(CAST(round({exact} * {scale}) AS BIGINT))"
     if column.kind == "int":
@@ -259,6 +270,20 @@ def _converted(mapping: Mapping, name: str, one: Expression) -> str:
         local = f"timezone({day_zone}, {source})" if found is Family.INSTANT else source
         return f"TRY(CAST({local} AS DATE))"
     return f"TRY({source})"
+
+
+def _scale(mapping: Mapping) -> str:
+    """Minor units in one of the currency: of the mapping's, or of that which the row itself names."""
+    if "currency" not in mapping.columns:
+        return str(10 ** retail.minor_digits(mapping.currency or ""))
+    named = sql.parse(mapping.columns["currency"], {
+        name: SOURCE_TYPES[kind] for name, kind in mapping.source_columns.items()
+    }, place=mapping.place("columns", "currency")).sql()
+    plain, mills = (
+        ", ".join(literal(code) for code in sorted(codes))
+        for codes in (retail.WITHOUT_CENTS, retail.WITH_MILLS)
+    )
+    return f"(CASE WHEN {named} IN ({plain}) THEN 1 WHEN {named} IN ({mills}) THEN 1000 ELSE 100 END)"
 
 
 def _holds(condition: Expression) -> str:

@@ -31,6 +31,7 @@ CREATE TABLE restated_line (
   source text NOT NULL,
   document text NOT NULL,
   line text NOT NULL,
+  sku text NOT NULL,
   as_of timestamptz NOT NULL,
   occurred_at timestamptz NOT NULL,
   quantity_units bigint NOT NULL,

@@ -20,6 +20,7 @@ from storekeep import bus, ingest
 from storekeep.errors import Misused, Refused, StorekeepError
 from storekeep.events import Event, event
 from storekeep.lake import FEED_STATES, PRODUCTS, SALE_LINES
+from storekeep.pipeline import restating
 from storekeep.pipeline.quarantine import (
     ASIDE,
     KEPT_ASIDE,
@@ -29,9 +30,12 @@ from storekeep.pipeline.quarantine import (
     known_from,
 )
 from storekeep.retail import PRODUCT, SALE_LINE
+from storekeep.store import Transaction
 from storekeep.watch import stage
 
 POS = "pos"
+_OF_SALES = (POS, "orders")
+_RESTATED = "restated"
 _SALES = "SaleRecorded"
 # From the best to the worst.
 _STATES = ("ok", "degraded", "breached")
@@ -88,7 +92,7 @@ class Feeding(Quarantining):
         told: list[FileRead] = []
         try:
             for batches in _together(loaded):
-                self._read(mapping.source, batches, told)
+                self._read(mapping, batches, told)
                 step(sum(each.read for each in batches))
         except (Misused, Refused):
             self._count_in()
@@ -153,6 +157,12 @@ class Feeding(Quarantining):
         in the same place of the same file is the same line.
         """
         with stage("replay_aside", self.tenant, source=mapping.source) as watched:
+            if mapping.restated is not None:
+                # A row says which line it is: it is known again by that.
+                fresh = self._restated(mapping, batches)
+                watched.rows = fresh.total()
+                _tell(batches, fresh, told)
+                return
             self.keep_history()
             same = ", ".join(dict.fromkeys((*_SAME, *mapping.document)))
             rows = self.lake.query(
@@ -184,11 +194,15 @@ class Feeding(Quarantining):
             found[name] = rows
         return found
 
-    def _read(self, source: str, batches: Sequence[ingest.Loaded], told: list[FileRead]) -> None:
-        with stage("read_sales", self.tenant, source=source) as watched:
+    def _read(
+        self, mapping: ingest.Mapping, batches: Sequence[ingest.Loaded], told: list[FileRead]
+    ) -> None:
+        with stage("read_sales", self.tenant, source=mapping.source) as watched:
             self.keep_rejected(pa.concat_tables(each.rejected for each in batches))
-            rows = pa.concat_tables(each.rows for each in batches)
-            fresh = self._taken(source, rows)
+            if mapping.restated is not None:
+                fresh = self._restated(mapping, batches)
+            else:
+                fresh = self._taken(mapping.source, pa.concat_tables(e.rows for e in batches))
             watched.rows = fresh.total()
         _tell(batches, fresh, told)
 
@@ -199,16 +213,42 @@ class Feeding(Quarantining):
             with self.store.transaction(self.tenant) as tx:
                 # Nobody who asks for less than now has been told before of what comes now.
                 tx.lock_partition(partition)
-                now = self.now()
-                told = [
-                    event(
-                        _SALES, source, each["location_id"][0].as_py(), now, known_from(each, now)
-                    )
-                    for each in days
-                ]
-                news = self._news(tx, partition, told)
-                bus.append(tx, partition, news)
+                news = self._publish_days(tx, source, partition, days)
             fresh.update(_files(news))
+        return fresh
+
+    def _publish_days(
+        self, tx: Transaction, source: str, partition: int, days: Sequence[pa.Table]
+    ) -> list[Event]:
+        """Put the lines of each day that are new on the bus, known from now on."""
+        now = self.now()
+        told = [
+            event(_SALES, source, each["location_id"][0].as_py(), now, known_from(each, now))
+            for each in days
+        ]
+        news = self._news(tx, partition, told)
+        bus.append(tx, partition, news)
+        return news
+
+    def _restated(
+        self, mapping: ingest.Mapping, batches: Sequence[ingest.Loaded]
+    ) -> Counter[str]:
+        """Put on the bus what documents that are told again say anew; how many lines of each file did."""
+        fresh: Counter[str] = Counter()
+        rows = restating.told(mapping, batches)
+        of = [bus.partition_of(self.tenant, name) for name in rows["location_id"].to_pylist()]
+        for partition in sorted(set(of)):
+            mine = rows.filter(pc.equal(pa.array(of), partition))
+            with self.store.transaction(self.tenant) as tx:
+                tx.lock_partition(partition)
+                # The same document may be told from elsewhere at this moment.
+                tx.position(_RESTATED, 0, lock=True)
+                before = tx.restated(mapping.source, restating.documents(mine))
+                came = restating.moves(self.lake, mapping, mine, before)
+                days = _by_partition(self.tenant, came.facts).get(partition, [])
+                self._publish_days(tx, mapping.source, partition, days)
+                tx.restate(mapping.source, came.state)
+            fresh.update(came.fresh["source_file"].to_pylist())
         return fresh
 
     # How feeds stand ------------------------------------------------------------------------------------
@@ -312,10 +352,10 @@ _APART = """
 
 
 def _of_sales(mapping: ingest.Mapping) -> None:
-    if (mapping.feed, mapping.target) != (POS, SALE_LINE):
+    if mapping.feed not in _OF_SALES or mapping.target is not SALE_LINE:
         raise Misused(
             f"mapping {mapping.source} is of feed {mapping.feed} and table {mapping.table}; "
-            f"sales are of feed {POS} and table {SALE_LINE.name}"
+            f"sales are of feed {' or '.join(_OF_SALES)} and table {SALE_LINE.name}"
         )
 
 

@@ -16,6 +16,7 @@ RESTATED = pa.schema(
     [
         ("document", pa.string()),
         ("line", pa.string()),
+        ("sku", pa.string()),
         ("as_of", pa.timestamp("us", "UTC")),
         ("occurred_at", pa.timestamp("us", "UTC")),
         ("quantity_units", pa.int64()),
@@ -87,6 +88,13 @@ class Arriving(Waiting):
         )
         return len(rows)
 
+    def count_arrivals(self) -> int:
+        """How much came and is still known to have come."""
+        rows = self._run(
+            "SELECT count(*) AS many FROM webhook_delivery WHERE tenant = %s", (self.tenant,)
+        )
+        return int(rows[0]["many"])
+
     def last_arrivals(self) -> Mapping[str, datetime]:
         """When each source was last heard of."""
         rows = self._run(
@@ -99,7 +107,7 @@ class Arriving(Waiting):
     def restated(self, source: str, documents: Sequence[str]) -> pa.Table:
         """How the lines of some documents of a source stand (`RESTATED`)."""
         return self._copy_out(
-            "SELECT document, line, as_of, occurred_at, quantity_units, value_minor"
+            "SELECT document, line, sku, as_of, occurred_at, quantity_units, value_minor"
             " FROM restated_line WHERE tenant = %s AND source = %s AND document = ANY(%s)",
             (self.tenant, source, list(documents)),
             RESTATED,
@@ -116,8 +124,8 @@ class Arriving(Waiting):
         self._cursor.execute(
             sql.SQL(
                 "INSERT INTO restated_line ({}) SELECT {} FROM pg_temp.incoming_restated_line"
-                " ON CONFLICT (tenant, source, document, line) DO UPDATE SET as_of = excluded.as_of,"
-                " occurred_at = excluded.occurred_at, quantity_units = excluded.quantity_units,"
+                " ON CONFLICT (tenant, source, document, line) DO UPDATE SET sku = excluded.sku,"
+                " as_of = excluded.as_of, occurred_at = excluded.occurred_at, quantity_units = excluded.quantity_units,"
                 " value_minor = excluded.value_minor"
             ).format(columns, columns)
         )
