@@ -23,6 +23,7 @@ from storekeep.ingest.products import Products, load_products
 from storekeep.ingest.pseudonyms import pseudonym_key
 from storekeep.ingest.staging import as_cells
 from storekeep.ingest.statement import parsed
+from storekeep.ingest.web_json import parsed as parsed_json
 
 __all__ = [
     "Bounds",
@@ -39,6 +40,7 @@ __all__ = [
     "load_promotions",
     "mapping",
     "mapping_of",
+    "parsed_json",
     "pseudonym_key",
     "shipped",
 ]

@@ -10,6 +10,8 @@ caller: the same steps run live, in a demonstration and in a replay.
     intake      what is reported becomes facts, stock positions, history and features
     quarantine  rows that could not be taken in, until they can be
     feeding     files become facts and quarantine, and how each feed stands
+    restating   what a document moves that is told again when it changes
+    hearing     what came over HTTP becomes facts, and who fell silent
     carrying    events go to others and come from them, by a transport
     recording   evidence as of now; entries about decisions and the events that follow
     rejudging   recorded proposals judged again, by what is known and in force by now
@@ -87,6 +89,8 @@ def opened(
                 now=clock,
                 worker=f"{platform.node()}:{os.getpid()}",
                 principals=settings.principals,
+                home=settings.home,
+                web_shops=settings.web_shops,
             )
 
 

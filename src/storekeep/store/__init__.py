@@ -12,7 +12,7 @@ Hides its tables, roles and sessions. `connection` opens a `Store` and brings it
 `receiving` writes what comes over HTTP, durably and many at a time.
 """
 
-from storekeep.store.arrivals import RESTATED, Arrival
+from storekeep.store.arrivals import RESTATED, Arrival, End
 from storekeep.store.connection import ROLE, SCHEMA, Store, become
 from storekeep.store.facts import PARTITIONS, STOCK, DeadLetter, LogRow, Unread
 from storekeep.store.pages import Page, packed
@@ -33,6 +33,7 @@ __all__ = [
     "USES",
     "Arrival",
     "DeadLetter",
+    "End",
     "LogRow",
     "Page",
     "Receiving",

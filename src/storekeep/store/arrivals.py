@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal
@@ -79,12 +79,12 @@ class Arriving(Waiting):
         )
         return len(rows)
 
-    def forget_arrivals(self, before: datetime) -> int:
-        """Forget that things came before a time, if they were dealt with and nothing of them is left."""
+    def forget_arrivals(self, source: str, before: datetime) -> int:
+        """Forget that things of a source came before a time, if nothing of them is left; how many."""
         rows = self._run(
-            "DELETE FROM webhook_delivery WHERE tenant = %s AND received_at < %s AND body IS NULL"
-            " RETURNING 1",
-            (self.tenant, before),
+            "DELETE FROM webhook_delivery WHERE tenant = %s AND source = %s AND received_at < %s"
+            " AND body IS NULL RETURNING 1",
+            (self.tenant, source, before),
         )
         return len(rows)
 
@@ -95,14 +95,14 @@ class Arriving(Waiting):
         )
         return int(rows[0]["many"])
 
-    def last_arrivals(self) -> Mapping[str, datetime]:
-        """When each source was last heard of."""
+    def last_arrival(self, source: str) -> datetime | None:
+        """When a source was last heard of."""
         rows = self._run(
-            "SELECT source, max(received_at) AS at FROM webhook_delivery WHERE tenant = %s"
-            " GROUP BY source",
-            (self.tenant,),
+            "SELECT max(received_at) AS at FROM webhook_delivery WHERE tenant = %s AND source = %s",
+            (self.tenant, source),
         )
-        return {row["source"]: row["at"] for row in rows}
+        found: datetime | None = rows[0]["at"]
+        return found
 
     def restated(self, source: str, documents: Sequence[str]) -> pa.Table:
         """How the lines of some documents of a source stand (`RESTATED`)."""

@@ -1,0 +1,232 @@
+"""What came over HTTP becomes facts, and a source that falls silent is told of.
+
+Hides that a delivery is read as the file it could have been, that what it says is forgotten as soon as it is
+facts (it may tell of persons), and that a crash in between only means that it is read again.
+"""
+
+from __future__ import annotations
+
+import re
+import tempfile
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pyarrow as pa
+
+from storekeep import ingest
+from storekeep.config import PUSHED, WebShop
+from storekeep.errors import Refused
+from storekeep.ingest.web_shops import TOLD
+from storekeep.lake import FEED_STATES
+from storekeep.pipeline.feeding import Feeding, FileRead
+from storekeep.retail import FEED_STATE, REJECTED
+from storekeep.store import Arrival, End, Store
+from storekeep.watch import stage
+
+_AT_ONCE = 500
+_BYTES_AT_ONCE = 64 << 20
+# Longer than anybody sends a delivery anew.
+_REMEMBERED = timedelta(days=30)
+_MALFORMED = "malformed"
+_UNFIT = re.compile(r"[^A-Za-z0-9._-]")
+_LONGEST_NAME = 120
+
+
+class Hearing(Feeding):
+    """From what was sent to facts."""
+
+    def hear(
+        self, beside: Store, tally: Counter[str], stop: Callable[[], bool] = lambda: False
+    ) -> None:
+        """Make facts of what came over HTTP; another process that is at it is left to it.
+
+        `tally` counts deliveries that were `heard`, whatever came of them. What cannot be taken in stays,
+        with the reason, and its rows in quarantine.
+        """
+        with beside.transaction(self.tenant) as held:
+            if not held.slot("hear", 1):
+                return
+            while not stop():
+                with self.store.transaction(self.tenant) as tx:
+                    waiting = tx.arrivals(_AT_ONCE, _BYTES_AT_ONCE)
+                if not waiting:
+                    return
+                with stage("hear", self.tenant) as watched:
+                    watched.rows = len(waiting)
+                    for (source, topic), some in _by_topic(waiting).items():
+                        self._deal_with(source, topic, some)
+                self._forget({each.source for each in waiting})
+                tally["heard"] += len(waiting)
+
+    def _forget(self, sources: set[str]) -> None:
+        with self.store.transaction(self.tenant) as tx:
+            for source in sorted(sources):
+                tx.forget_arrivals(source, self.now() - _REMEMBERED)
+
+    def _deal_with(self, source: str, topic: str, some: Sequence[Arrival]) -> None:
+        """Deliveries of one topic of one source."""
+        if source == PUSHED:
+            for each in some:
+                self._take(each.topic.partition("/")[2], None, [each])
+            return
+        shop = self.web_shops.get(source)
+        if shop is None:
+            self._refuse(some, f"the settings name no web shop {source} any more")
+            return
+        told = TOLD[shop.platform]
+        if topic in told.left_out:
+            self._end(some, "left_out", told.left_out[topic])
+        elif topic not in told.feeds:
+            self._end(some, "refused", f"nothing is taken in of topic {topic or '(none)'}")
+        else:
+            feed = told.feeds[topic]
+            self._take(shop.mappings.get(feed, f"{shop.platform}_{feed}"), shop, some)
+
+    def _end(self, some: Sequence[Arrival], state: End, reason: str | None) -> None:
+        with self.store.transaction(self.tenant) as tx:
+            tx.end_arrivals([(each, reason) for each in some], state)
+
+    def _refuse(self, some: Sequence[Arrival], reason: str) -> None:
+        """What may be taken in when something was mended: what it says is kept."""
+        with self.store.transaction(self.tenant) as tx:
+            tx.end_arrivals([(each, reason) for each in some], "refused", keep_body=True)
+
+    def _take(self, name: str, shop: WebShop | None, some: Sequence[Arrival]) -> None:
+        """Read deliveries as files of a mapping."""
+        try:
+            mapping = ingest.mapping_of(self.home, name)
+            if shop is not None:
+                mapping = mapping.of_source(some[0].source)
+                some = self._of_json(some)
+            if some:
+                told = self._read_bodies(mapping, shop, some)
+                self._account(some, told)
+        except Refused as error:
+            self._refuse(some, str(error))
+
+    def _of_json(self, some: Sequence[Arrival]) -> list[Arrival]:
+        """Those that are JSON; the others are put aside."""
+        good, rows = [], []
+        for each in some:
+            try:
+                ingest.parsed_json(each.body)
+            except ValueError as error:
+                reason = f"this is no JSON: {error}"
+                rows.append(_no_row(each, reason, self.now()))
+                self._refuse([each], reason)
+            else:
+                good.append(each)
+        self.keep_rejected(pa.Table.from_pylist(rows, REJECTED.arrow))
+        return good
+
+    def _read_bodies(
+        self, mapping: ingest.Mapping, shop: WebShop | None, some: Sequence[Arrival]
+    ) -> list[FileRead]:
+        key = (
+            ingest.pseudonym_key(self.home, self.tenant) if mapping.personal_columns else None
+        )
+        with tempfile.TemporaryDirectory(prefix="storekeep-") as folder:
+            paths = []
+            for number, each in enumerate(some):
+                path = Path(folder) / str(number) / _file_name(each)
+                path.parent.mkdir()
+                path.write_bytes(each.body)
+                paths.append(path)
+            place = None if shop is None else shop.location_id
+            return self.read_sales(mapping, paths, location_id=place, pseudonym_key=key)
+
+    def _account(self, some: Sequence[Arrival], told: Sequence[FileRead]) -> None:
+        """What became facts is forgotten; what could not all be read is kept until it is dealt with."""
+        if len(some) == 1:
+            # One that was pushed may be an archive of several files.
+            told = [FileRead("", rejected=sum((each.rejected for each in told), Counter[str]()))]
+        both = list(zip(some, told, strict=True))
+        self._end([each for each, read in both if _MALFORMED not in read.rejected], "taken", None)
+        self._refuse(
+            [each for each, read in both if _MALFORMED in read.rejected],
+            "some of it could not be read; quarantine has the reason",
+        )
+
+    def retry(self, source: str) -> int:
+        """Let what was refused of a source be read anew, when something was mended; how many deliveries."""
+        with self.store.transaction(self.tenant) as tx:
+            return tx.retry_arrivals(source)
+
+    # Silence ------------------------------------------------------------------------------------------
+
+    def note_silence(self) -> list[str]:
+        """Tell of each source that has been silent for longer than it ever is, and when it is back.
+
+        The sources that are silent.
+        """
+        watched = {
+            name: shop for name, shop in self.web_shops.items() if shop.silent_after_seconds
+        }
+        for name, shop in sorted(watched.items()):
+            with self.store.transaction(self.tenant) as tx:
+                last = tx.last_arrival(name)
+            if last is None:
+                continue
+            until = last + timedelta(seconds=shop.silent_after_seconds or 0)
+            silent = self.now() > until
+            if silent != self._was_silent(name):
+                reason = f"nothing came since {last.astimezone(UTC):%Y-%m-%d %H:%M} UTC"
+                self._tell_state(
+                    *(name, shop.location_id, "degraded" if silent else "ok"),
+                    *(reason if silent else "it is heard again", until if silent else last),
+                )
+                self._silent[name] = silent
+        return sorted(name for name in watched if self._silent.get(name))
+
+    def _was_silent(self, source: str) -> bool:
+        if source not in self._silent:
+            self.keep_history()
+            found = self.lake.query(
+                "SELECT state FROM state WHERE feed = $feed ORDER BY occurred_at DESC, known_at DESC"
+                " LIMIT 1",
+                tables={"state": FEED_STATES},
+                parameters={"feed": source},
+            )
+            self._silent[source] = found["state"].to_pylist() == ["degraded"]
+        return self._silent[source]
+
+    def _tell_state(
+        self, source: str, location_id: str, state: str, reason: str, at: datetime
+    ) -> None:
+        row = {
+            "feed": source,
+            "location_id": location_id,
+            "state": state,
+            "reason": reason,
+            "occurred_at": at,
+            "known_at": self.now(),
+        }
+        facts = pa.Table.from_pylist([row], FEED_STATE.arrow)
+        self.publish("FeedStateChanged", source, location_id, facts)
+
+
+def _by_topic(some: Sequence[Arrival]) -> Mapping[tuple[str, str], list[Arrival]]:
+    found: dict[tuple[str, str], list[Arrival]] = {}
+    for each in some:
+        found.setdefault((each.source, each.topic), []).append(each)
+    return found
+
+
+def _file_name(arrival: Arrival) -> str:
+    """The name by which the rows of a delivery are known: what it is about, and its id."""
+    return _UNFIT.sub("_", f"{arrival.topic}-{arrival.delivery_id}")[:_LONGEST_NAME]
+
+
+def _no_row(arrival: Arrival, reason: str, at: datetime) -> Mapping[str, object]:
+    return {
+        "source": arrival.source,
+        "source_file": _file_name(arrival),
+        "source_line": 1,
+        "column": None,
+        "rule": _MALFORMED,
+        "reason": reason,
+        "raw": "withheld: the delivery is kept as it came",
+        "known_at": at,
+    }
