@@ -231,6 +231,7 @@ def _levels(thing: Json) -> list[Row]:
         {
             "inventory_item_id": item,
             "location_id": location,
+            "sku": cell(thing, "sku"),
             "available": cell(thing, "available"),
             "updated_at": asked(thing, "updated_at"),
         }
@@ -255,7 +256,7 @@ def _fulfilments(thing: Json) -> list[Row]:
             "carrier": cell(thing, "tracking_company"),
             "location_id": cell(thing, "location_id"),
             "created_at": asked(thing, "created_at"),
-            "updated_at": cell(thing, "updated_at"),
+            "updated_at": cell(thing, "updated_at") or asked(thing, "created_at"),
         }
         for line in lines
     ]
@@ -298,7 +299,7 @@ KINDS: Mapping[str, Kind] = {
         _many,
     ),
     "stock": Kind(
-        ("inventory_item_id", "location_id", "available", "updated_at"),
+        ("inventory_item_id", "location_id", "sku", "available", "updated_at"),
         ("inventory_levels", "inventory_level"),
         _levels,
     ),

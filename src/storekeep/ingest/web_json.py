@@ -21,33 +21,28 @@ from storekeep.ingest.blocks import MALFORMED, Block, placed
 from storekeep.ingest.web_cells import Fault, Json, Kind, Row
 
 MOST_BYTES = 256 << 20
-_KINDS: Mapping[str, Mapping[str, Kind]] = {
-    "shopify": shopify.KINDS,
-    "woocommerce": woocommerce.KINDS,
+KINDS: Mapping[str, Kind] = {
+    f"{platform}_{feed}": kind
+    for platform, kinds in (("shopify", shopify.KINDS), ("woocommerce", woocommerce.KINDS))
+    for feed, kind in kinds.items()
 }
-FORMATS = frozenset(_KINDS)
+"""The formats, by name: a platform, and what it tells of."""
 
 
-def columns(format_: str, feed: str) -> tuple[str, ...]:
-    """The columns that a format has of what a feed tells; raises `Refused` when it tells nothing of it."""
-    return _kind(format_, feed).columns
+def names(file: Opened, format_: str) -> list[str]:
+    """The columns of a format; every file has them."""
+    del file
+    return list(KINDS[format_].columns)
 
 
-def _kind(format_: str, feed: str) -> Kind:
-    kinds = _KINDS[format_]
-    if feed not in kinds:
-        raise Refused(f"format {format_} has feeds {', '.join(kinds)}, and no {feed}")
-    return kinds[feed]
-
-
-def blocks(file: Opened, names: tuple[str, ...], format_: str, feed: str) -> Iterator[Block]:
+def blocks(file: Opened, columns: tuple[str, ...], format_: str) -> Iterator[Block]:
     """The rows of a file of JSON, in one block.
 
     Raises `Refused` when it is no JSON or is longer than 256 MiB, `Misused` when a column is asked for that
     the format has not.
     """
-    kind = _kind(format_, feed)
-    placed(names, list(kind.columns), file.name)
+    kind = KINDS[format_]
+    placed(columns, list(kind.columns), file.name)
     rows: list[Row] = []
     lines: list[int] = []
     malformed: list[dict[str, Any]] = []
@@ -63,7 +58,7 @@ def blocks(file: Opened, names: tuple[str, ...], format_: str, feed: str) -> Ite
         rows += found
         lines += range(before + 1, before + 1 + len(found))
     cells = pa.table(
-        [pa.array([row.get(name) for row in rows], pa.string()) for name in names], list(names)
+        [pa.array([row.get(name) for row in rows], pa.string()) for name in columns], list(columns)
     )
     yield Block(cells, pa.array(lines, pa.int64()), pa.Table.from_pylist(malformed, MALFORMED))
 

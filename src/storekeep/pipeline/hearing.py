@@ -18,7 +18,7 @@ import pyarrow as pa
 from storekeep import ingest
 from storekeep.config import PUSHED, WebShop
 from storekeep.errors import Refused
-from storekeep.ingest.web_shops import TOLD
+from storekeep.ingest.web_shops import ORDERS, TOLD
 from storekeep.lake import FEED_STATES
 from storekeep.pipeline.feeding import Feeding, FileRead
 from storekeep.retail import FEED_STATE, REJECTED
@@ -98,7 +98,7 @@ class Hearing(Feeding):
         try:
             mapping = ingest.mapping_of(self.home, name)
             if shop is not None:
-                mapping = mapping.of_source(some[0].source)
+                mapping = mapping.of_source(_source_of(some[0].source, mapping.feed))
                 some = self._of_json(some)
             if some:
                 told = self._read_bodies(mapping, shop, some)
@@ -135,7 +135,7 @@ class Hearing(Feeding):
                 path.write_bytes(each.body)
                 paths.append(path)
             place = None if shop is None else shop.location_id
-            return self.read_sales(mapping, paths, location_id=place, pseudonym_key=key)
+            return self.read_feed(mapping, paths, location_id=place, pseudonym_key=key)
 
     def _account(self, some: Sequence[Arrival], told: Sequence[FileRead]) -> None:
         """What became facts is forgotten; what could not all be read is kept until it is dealt with."""
@@ -205,6 +205,11 @@ class Hearing(Feeding):
         }
         facts = pa.Table.from_pylist([row], FEED_STATE.arrow)
         self.publish("FeedStateChanged", source, location_id, facts)
+
+
+def _source_of(shop: str, feed: str) -> str:
+    """A source is of one feed: a shop's orders have its own name, and what else it tells has names after it."""
+    return shop if feed == ORDERS else f"{shop}_{feed}"
 
 
 def _by_topic(some: Sequence[Arrival]) -> Mapping[tuple[str, str], list[Arrival]]:
