@@ -111,6 +111,9 @@ class WebShop(BaseModel):
         pattern=r"^https?://[^@\s?#]+$",
         description="Address of the shop, to be asked for what happened.",
     )
+    api_version: str = Field(
+        default="2026-10", pattern=r"^\d{4}-\d{2}$", description="Version of Shopify's interface."
+    )
     token_env: str | None = Field(
         default=None,
         description="Variable that holds its access token, or WooCommerce's key:secret.",

@@ -864,7 +864,9 @@ def test_the_mappings_that_ship_are_found_by_name_and_sound() -> None:
     about = ("campaign", "campaign_customer", "coupon", "coupon_redemption", "household")
     assert shipped() == [
         *(panel, *(f"{panel}_{name}" for name in about)),
-        *(f"{panel}_products", "uci_online_retail"),
+        f"{panel}_products",
+        *(f"shopify_{name}" for name in ("fulfilments", "orders", "products", "stock")),
+        *("uci_online_retail", "woocommerce_orders", "woocommerce_products"),
     ]
     for name in shipped():
         assert name.startswith(mapping(name).source)

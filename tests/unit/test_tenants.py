@@ -27,7 +27,7 @@ from storekeep.errors import InvariantBroken, Refused
 from storekeep.events import Event
 from storekeep.lake import SALE_LINES, STOCK_COUNTS, Lake
 from storekeep.servers import Database
-from storekeep.store import ROLE, SCHEMA, DeadLetter, Store, Transaction, packed
+from storekeep.store import RESTATED, ROLE, SCHEMA, Arrival, DeadLetter, Store, Transaction, packed
 from tests import shop
 
 OFFICE = "back_office"
@@ -50,6 +50,21 @@ HENCE = shop.moment(LONG_HENCE)
 
 NEVER_CHANGED = {"dead_letter"}
 LETTER = DeadLetter("nats", 0, 1, "broken", {"id": "x"}, b"x")
+
+
+ARRIVAL = Arrival("shop", "d", "t", None, b"x")
+STANDS = pa.table(
+    {
+        "document": ["1"],
+        "line": ["1"],
+        "sku": ["bread"],
+        "as_of": [shop.moment(shop.FIRST_DAY)],
+        "occurred_at": [shop.moment(shop.FIRST_DAY)],
+        "quantity_units": [1],
+        "value_minor": [1],
+    },
+    RESTATED,
+)
 
 
 @dataclass
@@ -99,6 +114,13 @@ def two(home_settings: Settings) -> Iterator[Two]:
             tx.add_mode(CHANGE)
             tx.add_dead_letters([LETTER])
             tx.set_breaker(open_breaker())
+            tx._run(
+                "INSERT INTO webhook_delivery (tenant, source, delivery_id, topic, body)"
+                " VALUES (%s, 'shop', 'd', 't', 'x')",
+                (home.tenant,),
+            )
+            tx.restate("shop", STANDS)
+            tx.name_items("shop", {"1": "bread"})
         with store.transaction(eve) as tx:
             tx.make_tenant()
         version = found[0]["rulebook_version"]
@@ -380,10 +402,20 @@ def reads(two: Two) -> dict[str, Callable[[Transaction], Any]]:
         "slot": lambda tx: tx.slot("replenish", 1) if tx.tenant == two.acme else None,
         "dead_letters": lambda tx: tx.dead_letters(),
         "put_aside": lambda tx: tx.put_aside(),
+        "arrivals": lambda tx: tx.arrivals(9, 99),
+        "count_arrivals": lambda tx: tx.count_arrivals(),
+        "last_arrival": lambda tx: tx.last_arrival("shop"),
+        "restated": lambda tx: tx.restated("shop", ["1"]).to_pylist(),
+        "named_items": lambda tx: tx.named_items("shop"),
         # These change what is there and tell what they changed.
         "drop_tasks": lambda tx: tx.drop_tasks(two.ids),
         "resume": lambda tx: tx.resume("offers"),
-        "drop_dead_letter": lambda tx: tx.drop_dead_letter("nats", 0, 1),
+        "end_arrivals": lambda tx, _: tx.end_arrivals([(ARRIVAL, None)], "taken"),
+    "retry_arrivals": lambda tx, _: tx.retry_arrivals("shop"),
+    "forget_arrivals": lambda tx, _: tx.forget_arrivals("shop", HENCE),
+    "restate": lambda tx, _: tx.restate("shop", STANDS),
+    "name_items": lambda tx, _: tx.name_items("shop", {"1": "salt"}),
+    "drop_dead_letter": lambda tx: tx.drop_dead_letter("nats", 0, 1),
     }
 
 
@@ -462,6 +494,11 @@ WRITES: dict[str, Callable[[Transaction, Two], Any]] = {
         )
     ),
     "add_dead_letters": lambda tx, _: tx.add_dead_letters([replace(LETTER, reason="other")]),
+    "end_arrivals": lambda tx, _: tx.end_arrivals([(ARRIVAL, None)], "taken"),
+    "retry_arrivals": lambda tx, _: tx.retry_arrivals("shop"),
+    "forget_arrivals": lambda tx, _: tx.forget_arrivals("shop", HENCE),
+    "restate": lambda tx, _: tx.restate("shop", STANDS),
+    "name_items": lambda tx, _: tx.name_items("shop", {"1": "salt"}),
     "drop_dead_letter": lambda tx, _: tx.drop_dead_letter("nats", 0, 1),
     "append_events": lambda tx, _: bus.publish(
         tx,

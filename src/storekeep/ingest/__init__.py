@@ -11,6 +11,7 @@ from pathlib import Path
 
 from storekeep.errors import Misused
 from storekeep.ingest.archives import Bounds
+from storekeep.ingest.asking import Page, asked, parts
 from storekeep.ingest.complete_journey import (
     Marketing,
     complete_journey_files,
@@ -24,15 +25,18 @@ from storekeep.ingest.pseudonyms import pseudonym_key
 from storekeep.ingest.staging import as_cells
 from storekeep.ingest.statement import parsed
 from storekeep.ingest.web_json import parsed as parsed_json
+from storekeep.ingest.web_json import stock_items, with_skus
 
 __all__ = [
     "FEEDS",
     "Bounds",
     "Loaded",
     "Mapping",
+    "Page",
     "Marketing",
     "Products",
     "as_cells",
+    "asked",
     "complete_journey_files",
     "load",
     "load_again",
@@ -42,8 +46,11 @@ __all__ = [
     "mapping",
     "mapping_of",
     "parsed_json",
+    "parts",
     "pseudonym_key",
     "shipped",
+    "stock_items",
+    "with_skus",
 ]
 
 

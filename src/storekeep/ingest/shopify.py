@@ -287,6 +287,15 @@ def _products(thing: Json) -> list[Row]:
     ]
 
 
+def stock_items(thing: Json) -> dict[str, str]:
+    """By which numbers levels of stock will name the SKUs of a product."""
+    return {
+        str(row["inventory_item_id"]): str(row["sku"])
+        for row in _products(thing)
+        if row["inventory_item_id"] is not None and row["sku"] is not None
+    }
+
+
 KINDS: Mapping[str, Kind] = {
     "orders": Kind(
         (

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from typing import Any, NoReturn
 
 import pyarrow as pa
@@ -81,6 +82,24 @@ def parsed(body: bytes) -> Any:
         )
     except RecursionError:
         raise ValueError("it is nested too deeply") from None
+
+
+def stock_items(body: bytes) -> dict[str, str]:
+    """By which numbers levels of stock will name the SKUs of Shopify's products; those that can be read."""
+    found: dict[str, str] = {}
+    for one in _things(parsed(body), KINDS["shopify_products"]):
+        with suppress(Fault):
+            found |= shopify.stock_items(one)
+    return found
+
+
+def with_skus(body: bytes, skus: Mapping[str, str]) -> bytes:
+    """Shopify's levels of stock with the SKUs of their items, as far as they are known."""
+    told = [
+        {**one, "sku": skus.get(str(one.get("inventory_item_id")))} if isinstance(one, dict) else one
+        for one in _things(parsed(body), KINDS["shopify_stock"])
+    ]
+    return json.dumps(told).encode()
 
 
 def _no_number(said: str) -> NoReturn:

@@ -43,3 +43,17 @@ ALTER TABLE restated_line FORCE ROW LEVEL SECURITY;
 CREATE POLICY one_tenant ON restated_line USING (tenant = current_setting('storekeep.tenant', true))
   WITH CHECK (tenant = current_setting('storekeep.tenant', true));
 GRANT SELECT, INSERT, UPDATE, DELETE ON restated_line TO storekeep_app;
+
+-- By which numbers a web shop names its items of stock, as its products told last.
+CREATE TABLE shop_item (
+  tenant text NOT NULL,
+  source text NOT NULL,
+  item_id text NOT NULL,
+  sku text NOT NULL,
+  PRIMARY KEY (tenant, source, item_id)
+);
+ALTER TABLE shop_item ENABLE ROW LEVEL SECURITY;
+ALTER TABLE shop_item FORCE ROW LEVEL SECURITY;
+CREATE POLICY one_tenant ON shop_item USING (tenant = current_setting('storekeep.tenant', true))
+  WITH CHECK (tenant = current_setting('storekeep.tenant', true));
+GRANT SELECT, INSERT, UPDATE, DELETE ON shop_item TO storekeep_app;

@@ -10,6 +10,7 @@ import re
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -17,7 +18,7 @@ import pyarrow as pa
 
 from storekeep import ingest
 from storekeep.config import PUSHED, WebShop
-from storekeep.errors import Refused
+from storekeep.errors import Misused, Permanent, Refused, Transient
 from storekeep.ingest.web_shops import ORDERS, TOLD
 from storekeep.lake import FEED_STATES
 from storekeep.pipeline.feeding import Feeding, FileRead
@@ -29,6 +30,9 @@ _AT_ONCE = 500
 _BYTES_AT_ONCE = 64 << 20
 # Longer than anybody sends a delivery anew.
 _REMEMBERED = timedelta(days=30)
+# What changed in the seconds around the last page may stand in the next.
+_OVERLAP = timedelta(minutes=5)
+_EVER = datetime(1970, 1, 1, tzinfo=UTC)
 _MALFORMED = "malformed"
 _UNFIT = re.compile(r"[^A-Za-z0-9._-]")
 _LONGEST_NAME = 120
@@ -77,14 +81,14 @@ class Hearing(Feeding):
             return
         told = TOLD[shop.platform]
         if topic in told.left_out:
-            self._end(some, "left_out", told.left_out[topic])
+            self._end_arrivals(some, "left_out", told.left_out[topic])
         elif topic not in told.feeds:
-            self._end(some, "refused", f"nothing is taken in of topic {topic or '(none)'}")
+            self._end_arrivals(some, "refused", f"nothing is taken in of topic {topic or '(none)'}")
         else:
             feed = told.feeds[topic]
             self._take(shop.mappings.get(feed, f"{shop.platform}_{feed}"), shop, some)
 
-    def _end(self, some: Sequence[Arrival], state: End, reason: str | None) -> None:
+    def _end_arrivals(self, some: Sequence[Arrival], state: End, reason: str | None) -> None:
         with self.store.transaction(self.tenant) as tx:
             tx.end_arrivals([(each, reason) for each in some], state)
 
@@ -101,7 +105,7 @@ class Hearing(Feeding):
                 mapping = mapping.of_source(_source_of(some[0].source, mapping.feed))
                 some = self._of_json(some)
             if some:
-                told = self._read_bodies(mapping, shop, some)
+                told = self._read_bodies(mapping, shop, self._of_items(mapping, some))
                 self._account(some, told)
         except Refused as error:
             self._refuse(some, str(error))
@@ -120,6 +124,18 @@ class Hearing(Feeding):
                 good.append(each)
         self.keep_rejected(pa.Table.from_pylist(rows, REJECTED.arrow))
         return good
+
+    def _of_items(self, mapping: ingest.Mapping, some: Sequence[Arrival]) -> Sequence[Arrival]:
+        """Shopify's levels of stock name items by numbers that its products tell."""
+        if mapping.format == "shopify_products":
+            with self.store.transaction(self.tenant) as tx:
+                for each in some:
+                    tx.name_items(each.source, ingest.stock_items(each.body))
+        if mapping.format != "shopify_stock":
+            return some
+        with self.store.transaction(self.tenant) as tx:
+            skus = tx.named_items(some[0].source)
+        return [replace(each, body=ingest.with_skus(each.body, skus)) for each in some]
 
     def _read_bodies(
         self, mapping: ingest.Mapping, shop: WebShop | None, some: Sequence[Arrival]
@@ -143,16 +159,66 @@ class Hearing(Feeding):
             # One that was pushed may be an archive of several files.
             told = [FileRead("", rejected=sum((each.rejected for each in told), Counter[str]()))]
         both = list(zip(some, told, strict=True))
-        self._end([each for each, read in both if _MALFORMED not in read.rejected], "taken", None)
+        self._end_arrivals([each for each, read in both if _MALFORMED not in read.rejected], "taken", None)
         self._refuse(
             [each for each, read in both if _MALFORMED in read.rejected],
             "some of it could not be read; quarantine has the reason",
         )
 
-    def retry(self, source: str) -> int:
+    def hear_again(self, source: str) -> int:
         """Let what was refused of a source be read anew, when something was mended; how many deliveries."""
         with self.store.transaction(self.tenant) as tx:
             return tx.retry_arrivals(source)
+
+    # What was missed ----------------------------------------------------------------------------------
+
+    def backfill(
+        self,
+        source: str,
+        since: datetime | None = None,
+        step: Callable[[int], object] = lambda _: None,
+    ) -> dict[str, FileRead]:
+        """Ask a web shop for what happened, and take in what is new; what came of it, by feed.
+
+        It begins where the last one ended, unless a time is given, and how far it has come is kept with each
+        page. Raises `Misused` when the settings name no such shop or do not say how to ask it, `Transient`
+        when it does not answer, and `Permanent` when it says no; what came before is taken in.
+        """
+        shop = self.web_shops.get(source)
+        if shop is None:
+            known = ", ".join(self.web_shops) or "none"
+            raise Misused(f"the settings name no web shop {source}; there are: {known}")
+        if shop.url is None:
+            raise Misused(f"the settings give no url of web shop {source}: it cannot be asked")
+        told: dict[str, FileRead] = {}
+        for feed in ingest.parts(shop):
+            begun, reader = self.now(), f"backfill/{source}/{feed}"
+            for page in ingest.asked(shop, feed, since or self._asked_until(reader)):
+                for read in self._take_page(source, shop, page):
+                    _add_up(told.setdefault(page.feed, FileRead(page.feed)), read)
+                    step(read.read)
+                if page.until is not None:
+                    self._ask_from(reader, page.until)
+            self._ask_from(reader, begun)
+        return told
+
+    def _asked_until(self, reader: str) -> datetime:
+        with self.store.transaction(self.tenant) as tx:
+            position = tx.position(reader, 0)
+        return datetime.fromtimestamp(position, UTC) - _OVERLAP if position else _EVER
+
+    def _ask_from(self, reader: str, until: datetime) -> None:
+        """Asked again, the shop tells what changed since then; it never goes back."""
+        with self.store.transaction(self.tenant) as tx:
+            if tx.position(reader, 0, lock=True) < int(until.timestamp()):
+                tx.move_position(reader, 0, int(until.timestamp()))
+
+    def _take_page(self, source: str, shop: WebShop, page: ingest.Page) -> list[FileRead]:
+        name = shop.mappings.get(page.feed, f"{shop.platform}_{page.feed}")
+        mapping = ingest.mapping_of(self.home, name).of_source(_source_of(source, page.feed))
+        until = f"{page.until:%Y%m%dT%H%M%SZ}" if page.until else f"{self.now():%Y%m%dT%H%M%SZ}"
+        one = Arrival(source, until, f"backfill/{page.feed}", None, page.body)
+        return self._read_bodies(mapping, shop, self._of_items(mapping, [one]))
 
     # Silence ------------------------------------------------------------------------------------------
 
@@ -173,12 +239,24 @@ class Hearing(Feeding):
             silent = self.now() > until
             if silent != self._was_silent(name):
                 reason = f"nothing came since {last.astimezone(UTC):%Y-%m-%d %H:%M} UTC"
+                self._silent[name] = silent
                 self._tell_state(
                     *(name, shop.location_id, "degraded" if silent else "ok"),
-                    *(reason if silent else "it is heard again", until if silent else last),
+                    f"{reason}{self._ask_silent(name, shop)}" if silent else "it is heard again",
+                    until if silent else last,
                 )
-                self._silent[name] = silent
         return sorted(name for name in watched if self._silent.get(name))
+
+    def _ask_silent(self, source: str, shop: WebShop) -> str:
+        """Ask a shop whose webhooks may have been switched off what happened; what came of that, in words."""
+        if shop.url is None or shop.token_env is None:
+            return ""
+        try:
+            told = self.backfill(source)
+        except (Transient, Permanent, Refused) as error:
+            return f"; and it cannot be asked: {error}"
+        new = sum(read.accepted for read in told.values())
+        return f"; asked for what happened, it told {new:,} lines that were new"
 
     def _was_silent(self, source: str) -> bool:
         if source not in self._silent:
@@ -210,6 +288,14 @@ class Hearing(Feeding):
 def _source_of(shop: str, feed: str) -> str:
     """A source is of one feed: a shop's orders have its own name, and what else it tells has names after it."""
     return shop if feed == ORDERS else f"{shop}_{feed}"
+
+
+def _add_up(total: FileRead, read: FileRead) -> None:
+    total.read += read.read
+    total.accepted += read.accepted
+    total.duplicates += read.duplicates
+    for name in ("rejected", "ignored", "repaired"):
+        getattr(total, name).update(getattr(read, name))
 
 
 def _by_topic(some: Sequence[Arrival]) -> Mapping[tuple[str, str], list[Arrival]]:

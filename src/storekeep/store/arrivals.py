@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal
@@ -103,6 +103,22 @@ class Arriving(Waiting):
         )
         found: datetime | None = rows[0]["at"]
         return found
+
+    def name_items(self, source: str, skus: Mapping[str, str]) -> None:
+        """A web shop calls these SKUs by these numbers from now on."""
+        self._run(
+            "INSERT INTO shop_item SELECT %s, %s, * FROM unnest(%s::text[], %s::text[])"
+            " ON CONFLICT (tenant, source, item_id) DO UPDATE SET sku = excluded.sku",
+            (self.tenant, source, list(skus), list(skus.values())),
+        )
+
+    def named_items(self, source: str) -> dict[str, str]:
+        """The SKUs of a web shop by the numbers that it calls them by."""
+        rows = self._run(
+            "SELECT item_id, sku FROM shop_item WHERE tenant = %s AND source = %s",
+            (self.tenant, source),
+        )
+        return {row["item_id"]: row["sku"] for row in rows}
 
     def restated(self, source: str, documents: Sequence[str]) -> pa.Table:
         """How the lines of some documents of a source stand (`RESTATED`)."""
