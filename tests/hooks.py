@@ -1,4 +1,4 @@
-"""Webhooks as a web shop sends them, a process of `storekeep serve` to send them to, and orders made by hand."""
+"""Webhooks as a web shop sends them, a process of `storekeep serve`, and orders made by hand."""
 
 from __future__ import annotations
 
@@ -57,7 +57,9 @@ class Served:
         """Send a webhook; its body as JSON, or as the bytes that it is."""
         sent = body if isinstance(body, bytes) else json.dumps(body).encode()
         own = signed(sent, topic, source, secret, delivery_id or uuid4().hex)
-        return self.client.post(f"/v1/hooks/{source}", content=sent, headers={**own, **(headers or {})})
+        return self.client.post(
+            f"/v1/hooks/{source}", content=sent, headers={**own, **(headers or {})}
+        )
 
 
 def signed(sent: bytes, topic: str, source: str, secret: str, delivery_id: str) -> dict[str, str]:

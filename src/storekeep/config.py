@@ -93,7 +93,9 @@ class WebShop(BaseModel):
 
     platform: Literal["shopify", "woocommerce"] = Field(description="Which kind of shop it is.")
     location_id: str = Field(min_length=1, description="Where its goods are taken from.")
-    secret_env: str = Field(description="Variable that holds the secret its webhooks are signed by.")
+    secret_env: str = Field(
+        description="Variable that holds the secret its webhooks are signed by."
+    )
     former_secret_env: str | None = Field(
         default=None, description="Variable that holds the secret before, while both are in use."
     )
@@ -221,7 +223,9 @@ class Settings(BaseSettings):
     web_shops: Mapping[str, WebShop] = Field(
         default={}, description="Web shops that send webhooks, by the name of their source."
     )
-    web_host: str = Field(default="127.0.0.1", description="Address that `storekeep serve` listens on.")
+    web_host: str = Field(
+        default="127.0.0.1", description="Address that `storekeep serve` listens on."
+    )
     web_port: int = Field(
         default=8470, ge=0, le=65535, description="Port that it listens on; 0 for any that is free."
     )
@@ -229,7 +233,10 @@ class Settings(BaseSettings):
         default=2 << 20, ge=1024, le=64 << 20, description="The longest webhook that is taken."
     )
     push_bytes: int = Field(
-        default=64 << 20, ge=1024, le=512 << 20, description="The longest pushed batch that is taken."
+        default=64 << 20,
+        ge=1024,
+        le=512 << 20,
+        description="The longest pushed batch that is taken.",
     )
     push_token_env: str | None = Field(
         default=None,

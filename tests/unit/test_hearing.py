@@ -1,4 +1,4 @@
-"""What came over HTTP becomes facts: orders, refunds, cancellations and corrections, in any order, each once."""
+"""What came over HTTP becomes facts: orders, refunds, cancellations, corrections, in any order, each once."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from uuid import uuid4
 
 import pyarrow as pa
 import pytest
+
 from storekeep.config import Settings
 from storekeep.lake import FEED_STATES, FULFILMENTS, PRODUCTS, SALE_LINES, STOCK_REPORTS
 from storekeep.pipeline import Pipeline, opened
@@ -39,7 +40,13 @@ def at_home(home: Settings) -> Iterator[Pipeline]:
 def arrive(pipeline: Pipeline, *told: Told) -> None:
     """What a server would have kept, without the server."""
     rows = [
-        (pipeline.tenant, source, uuid4().hex, topic, body if isinstance(body, bytes) else json.dumps(body).encode())
+        (
+            pipeline.tenant,
+            source,
+            uuid4().hex,
+            topic,
+            body if isinstance(body, bytes) else json.dumps(body).encode(),
+        )
         for source, topic, body in told
     ]
     with pipeline.store.transaction(pipeline.tenant) as tx:
@@ -92,7 +99,9 @@ def test_an_order_is_sold_and_forgotten(home: Settings) -> None:
             (str(big), "pear", "09:30"): (1, 120),
         }
         assert stands(pipeline) == {"shop": Counter(taken=1)}
-        row = pipeline.lake.query("SELECT * FROM sale LIMIT 1", tables={"sale": SALE_LINES}).to_pylist()[0]
+        row = pipeline.lake.query(
+            "SELECT * FROM sale LIMIT 1", tables={"sale": SALE_LINES}
+        ).to_pylist()[0]
         assert row["customer_id"].startswith("shop:")
         assert (row["location_id"], row["currency"]) == (hooks.LOCATION, "EUR")
         assert row["source_file"].startswith("orders_create-")
@@ -127,7 +136,12 @@ HISTORY: Sequence[Told] = (
     of_shop("orders/create", order(2, line(21, "fig", 4), minutes=5)),
     of_shop(
         "orders/cancelled",
-        order(2, line(21, "fig", 4), minutes=40, cancelled_at=(MADE + timedelta(minutes=40)).isoformat()),
+        order(
+            2,
+            line(21, "fig", 4),
+            minutes=40,
+            cancelled_at=(MADE + timedelta(minutes=40)).isoformat(),
+        ),
     ),
 )
 """Two orders as they were told: one was added to, and something of it came back; the other was cancelled."""
@@ -169,7 +183,9 @@ def test_in_whatever_order_it_comes_to_the_same(home: Settings, told: Sequence[T
         play(pipeline, [*told, told[0]], [True, False, True, True, False, False, True])
         assert lines(pipeline) == CAME_TO
         with pipeline.store.transaction(pipeline.tenant) as tx:
-            stock = {row["sku"]: row["on_hand_units"] for row in tx.stock(hooks.LOCATION).to_pylist()}
+            stock = {
+                row["sku"]: row["on_hand_units"] for row in tx.stock(hooks.LOCATION).to_pylist()
+            }
         # What came back is sold again when somebody has counted it, apart from what was told together.
         assert stock["apple"] == 95
         assert stock["pear"] in (98, 99)
@@ -180,7 +196,9 @@ def test_in_whatever_order_it_comes_to_the_same(home: Settings, told: Sequence[T
 def test_of_two_tellings_of_one_second_the_one_with_less_counts(home: Settings) -> None:
     less, more = order(1, line(11, quantity=1)), order(1, line(11, quantity=2))
     for told in ((less, more), (more, less)):
-        with at_home(shop.new_tenant(home).model_copy(update={"web_shops": hooks.SHOPS})) as pipeline:
+        with at_home(
+            shop.new_tenant(home).model_copy(update={"web_shops": hooks.SHOPS})
+        ) as pipeline:
             for each in told:
                 arrive(pipeline, of_shop("orders/updated", each))
                 hear(pipeline)
@@ -197,7 +215,10 @@ def test_an_item_that_another_took_the_place_of_is_taken_back(home: Settings) ->
 
 
 def test_identifiers_that_contradict_each_other_are_told_of(home: Settings) -> None:
-    body = {**order(820982911946154500, line(1), line(2)), "admin_graphql_api_id": "gid://shopify/Order/820982911946154508"}
+    body = {
+        **order(820982911946154500, line(1), line(2)),
+        "admin_graphql_api_id": "gid://shopify/Order/820982911946154508",
+    }
     with at_home(home) as pipeline:
         arrive(pipeline, of_shop("orders/create", body))
         hear(pipeline)
@@ -294,7 +315,9 @@ def test_what_is_no_order_is_left_out_or_refused_by_name(home: Settings) -> None
         assert not any(b"ann@" in (row["body"] or b"") for row in rows)
 
 
-def of_woo(number: int, status: str, *lines: Mapping[str, Any], minutes: int = 0, **more: Any) -> Told:
+def of_woo(
+    number: int, status: str, *lines: Mapping[str, Any], minutes: int = 0, **more: Any
+) -> Told:
     at = MADE + timedelta(minutes=minutes)
     body = {
         "id": number,
@@ -323,11 +346,21 @@ def test_woocommerce_sells_what_was_paid_and_takes_back_what_was_cancelled(home:
         of_woo(1, "completed", apple, minutes=2),
         of_woo(2, "completed", woo_line(2, "pear", 1, "1.00")),
         of_woo(2, "cancelled", woo_line(2, "pear", 1, "1.00"), minutes=3),
-        of_woo(3, "completed", woo_line(3, "fig", 3, "3.00"), refunds=[{"id": 8, "total": "-1.00"}]),
-        of_woo(3, "completed", woo_line(3, "fig", 3, "3.00"), minutes=9, refunds=[{"id": 8, "total": "-1.00"}]),
+        of_woo(
+            3, "completed", woo_line(3, "fig", 3, "3.00"), refunds=[{"id": 8, "total": "-1.00"}]
+        ),
+        of_woo(
+            3,
+            "completed",
+            woo_line(3, "fig", 3, "3.00"),
+            minutes=9,
+            refunds=[{"id": 8, "total": "-1.00"}],
+        ),
     ]
     for order_of in (told, told[::-1]):
-        with at_home(shop.new_tenant(home).model_copy(update={"web_shops": hooks.SHOPS})) as pipeline:
+        with at_home(
+            shop.new_tenant(home).model_copy(update={"web_shops": hooks.SHOPS})
+        ) as pipeline:
             for start in (0, 3, 6):
                 arrive(pipeline, *order_of[start : start + 3])
                 hear(pipeline)

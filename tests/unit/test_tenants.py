@@ -411,11 +411,11 @@ def reads(two: Two) -> dict[str, Callable[[Transaction], Any]]:
         "drop_tasks": lambda tx: tx.drop_tasks(two.ids),
         "resume": lambda tx: tx.resume("offers"),
         "end_arrivals": lambda tx, _: tx.end_arrivals([(ARRIVAL, None)], "taken"),
-    "retry_arrivals": lambda tx, _: tx.retry_arrivals("shop"),
-    "forget_arrivals": lambda tx, _: tx.forget_arrivals("shop", HENCE),
-    "restate": lambda tx, _: tx.restate("shop", STANDS),
-    "name_items": lambda tx, _: tx.name_items("shop", {"1": "salt"}),
-    "drop_dead_letter": lambda tx: tx.drop_dead_letter("nats", 0, 1),
+        "retry_arrivals": lambda tx, _: tx.retry_arrivals("shop"),
+        "forget_arrivals": lambda tx, _: tx.forget_arrivals("shop", HENCE),
+        "restate": lambda tx, _: tx.restate("shop", STANDS),
+        "name_items": lambda tx, _: tx.name_items("shop", {"1": "salt"}),
+        "drop_dead_letter": lambda tx: tx.drop_dead_letter("nats", 0, 1),
     }
 
 

@@ -1,4 +1,4 @@
-"""The way in over HTTP, as those who send webhooks and push batches see it: a real server, a real database."""
+"""The way in over HTTP, as those who send webhooks and push batches see it: real server, real database."""
 
 from __future__ import annotations
 
@@ -212,7 +212,9 @@ def test_woocommerce_asks_first_whether_somebody_is_there(
     assert server.hook({"id": 1}, "order.created", source="woo").status_code == 200
 
 
-def push(server: Served, body: bytes, path: str = "pos?mapping=partner", **headers: str) -> httpx.Response:
+def push(
+    server: Served, body: bytes, path: str = "pos?mapping=partner", **headers: str
+) -> httpx.Response:
     return server.client.post(
         f"/v1/ingest/{path}", content=body, headers={"Authorization": "Bearer push me", **headers}
     )

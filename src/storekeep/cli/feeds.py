@@ -192,7 +192,10 @@ def _read_text(told: Sequence[FileRead], totals: Mapping[str, Any]) -> str:
 @ingest.command()
 @click.argument("source", metavar="SOURCE", help="The web shop, as the settings name it.")
 @click.option(
-    "--since", type=Moment(), metavar="TIME", help="What changed since then.  [default: the last time]"
+    "--since",
+    type=Moment(),
+    metavar="TIME",
+    help="What changed since then.  [default: the last time]",
 )
 @pass_asked
 def backfill(asked: Asked, source: str, since: datetime | None) -> None:
@@ -215,12 +218,14 @@ def backfill(asked: Asked, source: str, since: datetime | None) -> None:
 
 
 @ingest.command()
-@click.argument("source", metavar="SOURCE", help="The web shop, as the settings name it, or `pushed`.")
+@click.argument(
+    "source", metavar="SOURCE", help="The web shop, as the settings name it, or `pushed`."
+)
 @pass_asked
 def again(asked: Asked, source: str) -> None:
     """Read deliveries anew that were refused and are kept.
 
-    For when a mapping or the settings were mended, or a newer version of Storekeep reads what the last did not.
+    For when a mapping or the settings were mended, or a newer version reads what the last did not.
     """
     with asked.pipeline() as pipeline:
         many = pipeline.hear_again(source)

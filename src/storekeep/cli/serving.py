@@ -7,6 +7,7 @@ import click
 from storekeep.cli import shown
 from storekeep.cli.asked import Asked, Command, pass_asked
 from storekeep.cli.execution import until_told
+from storekeep.errors import Misused
 
 
 @click.command(cls=Command)
@@ -28,14 +29,17 @@ def serve(asked: Asked, seconds: int | None, port: int | None) -> None:
     (Ctrl-C, SIGTERM), it answers what is being asked first.
     """
     settings = asked.at_home()
-    from storekeep.web.serving import serving
+    try:
+        from storekeep.web.serving import serving
+    except ModuleNotFoundError as error:
+        raise Misused(
+            f"serve needs the package {error.name}: pip install 'storekeep[web]'"
+        ) from None
 
     if port is not None:
         settings = settings.model_copy(update={"web_port": port})
     with until_told() as told, serving(settings) as server:
-        click.echo(
-            f"storekeep: listening on http://{settings.web_host}:{server.port}", err=True
-        )
+        click.echo(f"storekeep: listening on http://{settings.web_host}:{server.port}", err=True)
         left = float("inf") if seconds is None else seconds
         while server.alive and left > 0 and not told.wait(min(left, 1.0)):
             left -= 1.0

@@ -1,4 +1,4 @@
-"""Web shops asked for what happened: page after page of their REST interfaces, as their webhooks would tell it.
+"""Web shops asked for what happened: page after page of their interfaces, as their webhooks would tell it.
 
 Hides how each platform pages, orders and authenticates, and that it may say no for a while. What comes is the
 same JSON as a webhook's, so that what came by both ways is known to be the same.
@@ -32,7 +32,7 @@ _MOST_PAGES = 100_000
 
 @dataclass(frozen=True)
 class Page:
-    """One page: of which feed, its JSON, and up to when all is told by it and those before; None if not said."""
+    """One page: of which feed, its JSON, and and up to when all is told with it, where it says so."""
 
     feed: str
     body: bytes
@@ -41,7 +41,7 @@ class Page:
 
 @dataclass(frozen=True)
 class _Part:
-    """One list that a platform gives: where, with what question, and whether the oldest change comes first."""
+    """One list that a platform gives: where, by what question; `changed` names when, if the oldest is first."""
 
     path: str
     name: str
@@ -63,7 +63,9 @@ def _shopify(version: str) -> tuple[_Part, ...]:
             f"{root}/orders.json",
             *("orders", ORDERS),
             lambda since: {
-                **{"limit": "250", "status": "any", "order": "updated_at asc"},
+                "limit": "250",
+                "status": "any",
+                "order": "updated_at asc",
                 "updated_at_min": since,
             },
             "updated_at",
@@ -76,7 +78,10 @@ def _of_woocommerce(path: str, feed: str) -> _Part:
         f"/wp-json/wc/v3/{path}",
         *(path, feed),
         lambda since: {
-            **{"per_page": "100", "orderby": "modified", "order": "asc", "dates_are_gmt": "true"},
+            "per_page": "100",
+            "orderby": "modified",
+            "order": "asc",
+            "dates_are_gmt": "true",
             "modified_after": since,
         },
         "date_modified_gmt",
@@ -127,9 +132,7 @@ def _credentials(shop: WebShop) -> dict[str, str]:
     return {"Authorization": f"Basic {base64.b64encode(token.encode()).decode()}"}
 
 
-def _patiently(
-    client: httpx.Client, url: str, wait: Callable[[float], object]
-) -> httpx.Response:
+def _patiently(client: httpx.Client, url: str, wait: Callable[[float], object]) -> httpx.Response:
     """An answer that is one; what only says "later" is waited for as it asks, a few times."""
     import httpx  # noqa: PLC0415 - only who asks pays for it
 
@@ -163,7 +166,7 @@ def _things(answer: httpx.Response, part: _Part, url: str) -> list[Any]:
         document = parsed(answer.content)
         things = document.get(part.name) if isinstance(document, dict) else document
         if not isinstance(things, list):
-            raise ValueError(f"it has no list of {part.name}")
+            raise ValueError(f"it has no list of {part.name}")  # noqa: TRY004 - of what others wrote
     except ValueError as error:
         raise Permanent(f"{urlsplit(url).path} gave no answer of its kind: {error}") from None
     return things
@@ -202,5 +205,7 @@ def _next(answer: httpx.Response, root: str) -> str | None:
         return None
     ours, theirs = urlsplit(root), urlsplit(url)
     if (theirs.scheme, theirs.netloc) != (ours.scheme, ours.netloc):
-        raise Permanent(f"{root} sends on to {theirs.netloc}, which is not the shop; look at its url")
+        raise Permanent(
+            f"{root} sends on to {theirs.netloc}, which is not the shop; look at its url"
+        )
     return str(url)

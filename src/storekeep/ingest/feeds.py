@@ -144,7 +144,7 @@ class Rule(_Part):
 
 
 class Restated(_Part):
-    """That a document is told again when it changes: which of its lines a row is, and as of when it is told."""
+    """That a document is told again when it changes: which of its lines a row is, and as of when."""
 
     line: Sql
     as_of: Sql
@@ -372,7 +372,10 @@ def _column_problems(mapping: Mapping) -> Iterator[tuple[Keys, str]]:
         if name not in mapping.columns:
             yield ("document",), f"{name!r} is not among columns"
     if mapping.restated is not None and "line_key" not in target.names:
-        yield ("restated",), f"rows of {target.name} have a key of their own, and say by it what they restate"
+        yield (
+            ("restated",),
+            f"rows of {target.name} have a key of their own, and say by it what they restate",
+        )
     for name in mapping.product:
         if name not in retail.PRODUCT.names or name in {"sku", "occurred_at"} | OURS:
             yield ("product", name), "product has no such column to fill"

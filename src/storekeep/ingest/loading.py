@@ -34,8 +34,8 @@ class Loaded:
     per rule, rows taken in after a repair; `ignored` those left out for a reason that needs no quarantine;
     `matched` those that each rule spoke of, also where another had turned them away. Of `read` rows each
     is in `rows`, in `rejected` or counted in `ignored`. `unmapped` names columns that the mapping does not
-    know. `restated`, for documents that are told again: of each row the `line` of its document that it is, and
-    `as_of` when it is told.
+    know. `restated`, for documents that are told again: of each row the `line` of its document that it is,
+    and `as_of` when it is told.
     """
 
     rows: pa.Table

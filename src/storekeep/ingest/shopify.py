@@ -4,8 +4,8 @@ Hides where Shopify says what, and that it tells an identifier twice: as a numbe
 before us may have rounded, and within a global id. Where the two contradict each other nothing is taken in.
 
 An order's line gives a row of what was `sold`; one for each refund of it (`refunded`, negative); and one for
-what was left of it when the order was cancelled (`cancelled`, negative). A discount is taken off its line; tax
-and shipping are no part of it.
+what was left of it when the order was cancelled (`cancelled`, negative). A discount is taken off its line;
+tax and shipping are no part of it.
 """
 
 from __future__ import annotations
@@ -74,9 +74,7 @@ def _orders(thing: Json) -> list[Row]:
     sold = {_id(line): _line(line) for line in lines}
     if len(sold) < len(lines):
         raise Fault("line_items", "two lines of this order have one id")
-    rows = [
-        {**shared, **line, "kind": "sold", "part": line["line_id"]} for line in sold.values()
-    ]
+    rows = [{**shared, **line, "kind": "sold", "part": line["line_id"]} for line in sold.values()]
     for row in rows:
         row["happened_at"] = asked(thing, "created_at")
     returned: dict[str, list[Decimal]] = defaultdict(lambda: [Decimal(0), Decimal(0)])
@@ -160,9 +158,7 @@ def _refund(refund: Json, order_id: str, currency: str | None) -> list[Row]:
     ]
 
 
-def _refunded(
-    each: Json, refund: Json, refund_id: str, order_id: str, currency: str | None
-) -> Row:
+def _refunded(each: Json, refund: Json, refund_id: str, order_id: str, currency: str | None) -> Row:
     line = each.get("line_item")
     if not isinstance(line, dict):
         raise Fault("line_item", f"refund {refund_id} does not say what came back")

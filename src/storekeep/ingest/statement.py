@@ -74,8 +74,8 @@ def statement(
 ) -> Statement:
     """The statement for files whose cells have these types.
 
-    With `products` each row also carries what the mapping says of its product, as `__p_…`; where documents are
-    told again it carries `__restated_line` and `__restated_as_of`. Raises
+    With `products` each row also carries what the mapping says of its product, as `__p_…`; where documents
+    are told again it carries `__restated_line` and `__restated_as_of`. Raises
     `Refused`, with file, line and column, when an expression of the mapping cannot be computed.
     """
     parts = parsed(mapping)
@@ -137,13 +137,17 @@ def parsed(mapping: Mapping) -> _Parts:
         for name, text in mapping.product.items()
     }
     again = mapping.restated
-    restated = {
-        name: sql.parse(text, scope, place=mapping.place("restated", name), want=want)
-        for name, text, want in (
-            ("line", again.line, "VARCHAR"),
-            ("as_of", again.as_of, "TIMESTAMPTZ"),
-        )
-    } if again is not None else {}
+    restated = (
+        {
+            name: sql.parse(text, scope, place=mapping.place("restated", name), want=want)
+            for name, text, want in (
+                ("line", again.line, "VARCHAR"),
+                ("as_of", again.as_of, "TIMESTAMPTZ"),
+            )
+        }
+        if again is not None
+        else {}
+    )
     return _Parts(columns, conditions, repairs, product, restated)
 
 
@@ -276,14 +280,18 @@ def _scale(mapping: Mapping) -> str:
     """Minor units in one of the currency: of the mapping's, or of that which the row itself names."""
     if "currency" not in mapping.columns:
         return str(10 ** retail.minor_digits(mapping.currency or ""))
-    named = sql.parse(mapping.columns["currency"], {
-        name: SOURCE_TYPES[kind] for name, kind in mapping.source_columns.items()
-    }, place=mapping.place("columns", "currency")).sql()
+    named = sql.parse(
+        mapping.columns["currency"],
+        {name: SOURCE_TYPES[kind] for name, kind in mapping.source_columns.items()},
+        place=mapping.place("columns", "currency"),
+    ).sql()
     plain, mills = (
         ", ".join(literal(code) for code in sorted(codes))
         for codes in (retail.WITHOUT_CENTS, retail.WITH_MILLS)
     )
-    return f"(CASE WHEN {named} IN ({plain}) THEN 1 WHEN {named} IN ({mills}) THEN 1000 ELSE 100 END)"
+    return (
+        f"(CASE WHEN {named} IN ({plain}) THEN 1 WHEN {named} IN ({mills}) THEN 1000 ELSE 100 END)"
+    )
 
 
 def _holds(condition: Expression) -> str:

@@ -2,7 +2,8 @@
 
 Hides JSON and how the same things are wrapped: alone in a webhook, under a name or in a list of a page.
 Numbers are text from the first byte, so that an identifier beyond 2^53 stays what it is. What is wrong as a
-whole (an order whose identifiers contradict each other) gives no row: its lines are malformed, with the reason.
+whole (an order whose identifiers contradict each other) gives no row: its lines are malformed, with
+the reason.
 A row's line is its number among the rows of the file.
 """
 
@@ -96,7 +97,9 @@ def stock_items(body: bytes) -> dict[str, str]:
 def with_skus(body: bytes, skus: Mapping[str, str]) -> bytes:
     """Shopify's levels of stock with the SKUs of their items, as far as they are known."""
     told = [
-        {**one, "sku": skus.get(str(one.get("inventory_item_id")))} if isinstance(one, dict) else one
+        {**one, "sku": skus.get(str(one.get("inventory_item_id")))}
+        if isinstance(one, dict)
+        else one
         for one in _things(parsed(body), KINDS["shopify_stock"])
     ]
     return json.dumps(told).encode()

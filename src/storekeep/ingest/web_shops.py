@@ -1,5 +1,4 @@
-"""What is known of web shops' webhooks: how they are signed, where they say what they are about, and what of it
-is taken in.
+"""Webhooks of web shops: how they are signed, where they say what, and what of it is taken in.
 
 Hides that platforms spell the same things differently, and Shopify in two ways.
 """
@@ -22,7 +21,7 @@ _NO_LINES = "it tells an id and no lines: that the record of an order is gone un
 
 @dataclass(frozen=True)
 class Told:
-    """Where a platform's webhooks say what, by the names of headers in small letters, the first that is there.
+    """Where a platform's webhooks say what, by headers in small letters, the first that is there.
 
     `feeds`: what feed each topic belongs to. `left_out`: topics of which nothing is taken in, and why.
     """
@@ -64,7 +63,10 @@ TOLD: Mapping[str, Told] = {
             "inventory_levels/disconnect": "it tells that a location keeps no count of an item any more",
             "products/delete": "what was sold stays known: a product that is gone is not forgotten",
             **dict.fromkeys(
-                (f"customers/{verb}" for verb in ("create", "update", "enable", "disable", "delete")),
+                (
+                    f"customers/{verb}"
+                    for verb in ("create", "update", "enable", "disable", "delete")
+                ),
                 _CUSTOMERS,
             ),
         },

@@ -1,7 +1,7 @@
 """WooCommerce's JSON: orders and products.
 
-Hides where WooCommerce says what, and that its times are UTC without saying so. An order's line gives a row of
-what was `sold`, with the order's status: a mapping says which of them are sales. Of a refund an order tells
+Hides where WooCommerce says what, and that its times are UTC without saying so. An order's line gives a row
+of what was `sold`, with the order's status: a mapping says which of them are sales. Of a refund an order tells
 the total and not the lines, so it gives a row of its own (`refunded`), without an item.
 """
 
@@ -38,8 +38,9 @@ def _id(thing: Json) -> str:
 
 
 def _orders(thing: Json) -> list[Row]:
-    order_id, lines = _id(thing) if isinstance(thing, dict) else asked(thing, "id"), listed(
-        thing, "line_items"
+    order_id, lines = (
+        _id(thing) if isinstance(thing, dict) else asked(thing, "id"),
+        listed(thing, "line_items"),
     )
     if not lines:
         raise Fault("line_items", "this order has no lines, or is no order")
@@ -114,9 +115,7 @@ KINDS: Mapping[str, Kind] = {
         many_lines,
     ),
     "products": Kind(
-        (
-            *("product_id", "sku", "name", "type", "status", "category", "price", "updated_at"),
-        ),
+        (*("product_id", "sku", "name", "type", "status", "category", "price", "updated_at"),),
         ("products",),
         _products,
     ),

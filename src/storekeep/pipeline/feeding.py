@@ -248,22 +248,7 @@ class Feeding(Quarantining):
         bus.append(tx, partition, news)
         return news
 
-    def _publish_days(
-        self, tx: Transaction, source: str, partition: int, days: Sequence[pa.Table]
-    ) -> list[Event]:
-        """Put the lines of each day that are new on the bus, known from now on."""
-        now = self.now()
-        told = [
-            event(_SALES, source, each["location_id"][0].as_py(), now, known_from(each, now))
-            for each in days
-        ]
-        news = self._news(tx, partition, told)
-        bus.append(tx, partition, news)
-        return news
-
-    def _restated(
-        self, mapping: ingest.Mapping, batches: Sequence[ingest.Loaded]
-    ) -> Counter[str]:
+    def _restated(self, mapping: ingest.Mapping, batches: Sequence[ingest.Loaded]) -> Counter[str]:
         """Put on the bus what documents that are told again say anew; how many lines of each file did."""
         fresh: Counter[str] = Counter()
         rows = restating.told(mapping, batches)

@@ -140,9 +140,7 @@ class Hearing(Feeding):
     def _read_bodies(
         self, mapping: ingest.Mapping, shop: WebShop | None, some: Sequence[Arrival]
     ) -> list[FileRead]:
-        key = (
-            ingest.pseudonym_key(self.home, self.tenant) if mapping.personal_columns else None
-        )
+        key = ingest.pseudonym_key(self.home, self.tenant) if mapping.personal_columns else None
         with tempfile.TemporaryDirectory(prefix="storekeep-") as folder:
             paths = []
             for number, each in enumerate(some):
@@ -159,7 +157,9 @@ class Hearing(Feeding):
             # One that was pushed may be an archive of several files.
             told = [FileRead("", rejected=sum((each.rejected for each in told), Counter[str]()))]
         both = list(zip(some, told, strict=True))
-        self._end_arrivals([each for each, read in both if _MALFORMED not in read.rejected], "taken", None)
+        self._end_arrivals(
+            [each for each, read in both if _MALFORMED not in read.rejected], "taken", None
+        )
         self._refuse(
             [each for each, read in both if _MALFORMED in read.rejected],
             "some of it could not be read; quarantine has the reason",
@@ -227,9 +227,7 @@ class Hearing(Feeding):
 
         The sources that are silent.
         """
-        watched = {
-            name: shop for name, shop in self.web_shops.items() if shop.silent_after_seconds
-        }
+        watched = {name: shop for name, shop in self.web_shops.items() if shop.silent_after_seconds}
         for name, shop in sorted(watched.items()):
             with self.store.transaction(self.tenant) as tx:
                 last = tx.last_arrival(name)
@@ -286,7 +284,7 @@ class Hearing(Feeding):
 
 
 def _source_of(shop: str, feed: str) -> str:
-    """A source is of one feed: a shop's orders have its own name, and what else it tells has names after it."""
+    """A source is of one feed: a shop's orders have its own name, what else it tells one after it."""
     return shop if feed == ORDERS else f"{shop}_{feed}"
 
 

@@ -1,8 +1,8 @@
 """Documents that are told again when they change: what the newest telling of a line moves.
 
 Hides that facts only add up. A line that is told as it was told before moves nothing; one that changed moves
-the difference; one that is by now of another item or time is taken back where it was, and told where it is. So
-it comes to the same in whatever order, and however often, a document is told: what was told as of the latest
+the difference; one that is by now of another item or time is taken back where it was, and told where it is.
+So it comes to the same in whatever order, and however often, a document is told: what was told as of the latest
 counts, and of two tellings of one time the one with less.
 """
 
@@ -37,8 +37,9 @@ _MOVES = """
         coalesce(before.sku = newest.sku AND before.occurred_at = newest.occurred_at, true) AS stays
       FROM newest LEFT JOIN before USING (document, line)),
     moved AS (
-      SELECT * REPLACE (CASE WHEN stays THEN quantity_units - was_units ELSE quantity_units END
-          AS quantity_units, CASE WHEN stays THEN value_minor - was_minor ELSE value_minor END AS value_minor),
+      SELECT * REPLACE (
+          CASE WHEN stays THEN quantity_units - was_units ELSE quantity_units END AS quantity_units,
+          CASE WHEN stays THEN value_minor - was_minor ELSE value_minor END AS value_minor),
         'moved' AS way FROM both_told
       UNION ALL
       SELECT * REPLACE (-was_units AS quantity_units, -was_minor AS value_minor, was_sku AS sku,
@@ -53,7 +54,7 @@ _MOVES = """
 
 
 class Moves(NamedTuple):
-    """The facts that follow (`SALE_LINE`), how lines stand after them (`RESTATED`), and how many were told anew."""
+    """The facts that follow (`SALE_LINE`), how lines stand then (`RESTATED`), and those told anew."""
 
     facts: pa.Table
     state: pa.Table

@@ -88,8 +88,8 @@ class Working(Reverting):
 
         A location that another process decides about is left to it, by locks that are held over the
         connection `beside`. Between two steps it asks whether to `stop`. `tally` counts what has committed:
-        requests that `lapsed`, runs of agents that `decided`, actions that were `acted`, and deliveries that were
-        `heard`.
+        deliveries that were `heard`, requests that `lapsed`, runs of agents that `decided`, actions that were
+        `acted`.
         """
         before = tally["decided"]
         tally["lapsed"] += self.lapse()

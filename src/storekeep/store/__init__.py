@@ -16,8 +16,8 @@ from storekeep.store.arrivals import RESTATED, Arrival, End
 from storekeep.store.connection import ROLE, SCHEMA, Store, become
 from storekeep.store.facts import PARTITIONS, STOCK, DeadLetter, LogRow, Unread
 from storekeep.store.pages import Page, packed
-from storekeep.store.recorded import ENTRIES, Standing
 from storekeep.store.receiving import Receiving
+from storekeep.store.recorded import ENTRIES, Standing
 from storekeep.store.session import OURSELVES
 from storekeep.store.transaction import Transaction
 from storekeep.store.waiting import USES, Task

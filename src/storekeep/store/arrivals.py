@@ -141,7 +141,7 @@ class Arriving(Waiting):
             sql.SQL(
                 "INSERT INTO restated_line ({}) SELECT {} FROM pg_temp.incoming_restated_line"
                 " ON CONFLICT (tenant, source, document, line) DO UPDATE SET sku = excluded.sku,"
-                " as_of = excluded.as_of, occurred_at = excluded.occurred_at, quantity_units = excluded.quantity_units,"
-                " value_minor = excluded.value_minor"
+                " as_of = excluded.as_of, occurred_at = excluded.occurred_at,"
+                " quantity_units = excluded.quantity_units, value_minor = excluded.value_minor"
             ).format(columns, columns)
         )

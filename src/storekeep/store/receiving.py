@@ -119,9 +119,7 @@ class Receiving:
         )
 
 
-def _tell(
-    together: list[tuple[Arrival, asyncio.Future[None]]], error: Transient | None
-) -> None:
+def _tell(together: list[tuple[Arrival, asyncio.Future[None]]], error: Transient | None) -> None:
     """Whoever still waits for an answer gets it."""
     for _, kept in together:
         if not kept.done():

@@ -94,7 +94,9 @@ def serving(settings: Settings) -> Iterator[Serving]:
             with store.transaction(settings.tenant) as tx:
                 tx.make_tenant("live")
                 if tx.purpose() != "live":
-                    raise Refused(f"tenant {settings.tenant} is a demonstration: nobody sends to it")
+                    raise Refused(
+                        f"tenant {settings.tenant} is a demonstration: nobody sends to it"
+                    )
         server = Serving(settings, database.conninfo)
         try:
             yield server
