@@ -1,8 +1,8 @@
 """How many webhooks a second the way in over HTTP keeps, and how long each waits for its answer.
 
 Hides the set-up: a home of its own in a temporary folder, the server in a process of its own, and a sender
-that keeps to its timetable. A webhook's time runs from when it was to be sent, so that a server that stalls is not
-spared the ones that came meanwhile.
+that keeps to its timetable. A webhook's time runs from when it was to be sent, so that a server that stalls
+is not spared the ones that came meanwhile.
 """
 
 from __future__ import annotations

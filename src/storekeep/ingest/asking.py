@@ -41,7 +41,7 @@ class Page:
 
 @dataclass(frozen=True)
 class _Part:
-    """One list that a platform gives: where, by what question; `changed` names when, if the oldest is first."""
+    """One list that a platform gives: where, by what question, and by what it says when."""
 
     path: str
     name: str

@@ -1,8 +1,8 @@
 """WooCommerce's JSON: orders and products.
 
 Hides where WooCommerce says what, and that its times are UTC without saying so. An order's line gives a row
-of what was `sold`, with the order's status: a mapping says which of them are sales. Of a refund an order tells
-the total and not the lines, so it gives a row of its own (`refunded`), without an item.
+of what was `sold`, with the order's status: a mapping says which of them are sales. Of a refund an order
+tells the total and not the lines, so it gives a row of its own (`refunded`), without an item.
 """
 
 from __future__ import annotations

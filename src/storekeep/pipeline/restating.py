@@ -2,8 +2,8 @@
 
 Hides that facts only add up. A line that is told as it was told before moves nothing; one that changed moves
 the difference; one that is by now of another item or time is taken back where it was, and told where it is.
-So it comes to the same in whatever order, and however often, a document is told: what was told as of the latest
-counts, and of two tellings of one time the one with less.
+So it comes to the same in whatever order, and however often, a document is told: what was told as of the
+latest counts, and of two tellings of one time the one with less.
 """
 
 from __future__ import annotations
