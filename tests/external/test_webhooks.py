@@ -1,4 +1,4 @@
-"""What others recorded of web shops: each is taken in with the right total, or refused for the right reason."""
+"""Recorded webhooks and answers of web shops: taken in with the right total, or refused with the reason."""
 
 from __future__ import annotations
 

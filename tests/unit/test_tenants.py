@@ -402,6 +402,7 @@ def reads(two: Two) -> dict[str, Callable[[Transaction], Any]]:
         "slot": lambda tx: tx.slot("replenish", 1) if tx.tenant == two.acme else None,
         "dead_letters": lambda tx: tx.dead_letters(),
         "put_aside": lambda tx: tx.put_aside(),
+        "in_force": lambda tx: tx.in_force("rulebook"),
         "arrivals": lambda tx: tx.arrivals(9, 99),
         "count_arrivals": lambda tx: tx.count_arrivals(),
         "last_arrival": lambda tx: tx.last_arrival("shop"),
@@ -410,11 +411,6 @@ def reads(two: Two) -> dict[str, Callable[[Transaction], Any]]:
         # These change what is there and tell what they changed.
         "drop_tasks": lambda tx: tx.drop_tasks(two.ids),
         "resume": lambda tx: tx.resume("offers"),
-        "end_arrivals": lambda tx, _: tx.end_arrivals([(ARRIVAL, None)], "taken"),
-        "retry_arrivals": lambda tx, _: tx.retry_arrivals("shop"),
-        "forget_arrivals": lambda tx, _: tx.forget_arrivals("shop", HENCE),
-        "restate": lambda tx, _: tx.restate("shop", STANDS),
-        "name_items": lambda tx, _: tx.name_items("shop", {"1": "salt"}),
         "drop_dead_letter": lambda tx: tx.drop_dead_letter("nats", 0, 1),
     }
 

@@ -121,7 +121,9 @@ def asked(
             answer = _patiently(client, url, wait)
             things = _things(answer, part, url)
             yield from _pages(part, things)
-            url = _next(answer, root)
+            before, url = url, _next(answer, root)
+            if url == before:
+                raise Permanent(f"{root} sends from a page to the same page; nothing more is read")
     raise Permanent(f"{root} has more than {_MOST_PAGES:,} pages; ask for less")
 
 
