@@ -24,6 +24,7 @@ from storekeep.ingest.products import Products, load_products
 from storekeep.ingest.pseudonyms import pseudonym_key
 from storekeep.ingest.staging import as_cells
 from storekeep.ingest.statement import parsed
+from storekeep.ingest.suggesting import Suggestion, suggest
 from storekeep.ingest.web_json import parsed as parsed_json
 from storekeep.ingest.web_json import stock_items, with_skus
 
@@ -35,6 +36,7 @@ __all__ = [
     "Marketing",
     "Page",
     "Products",
+    "Suggestion",
     "as_cells",
     "asked",
     "complete_journey_files",
@@ -50,6 +52,7 @@ __all__ = [
     "pseudonym_key",
     "shipped",
     "stock_items",
+    "suggest",
     "with_skus",
 ]
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
-from storekeep.ingest import delimited, parquet, web_json
+from storekeep.ingest import delimited, json_lines, parquet, schema_org, web_json
 from storekeep.ingest.archives import Opened
 from storekeep.ingest.blocks import Block
 from storekeep.ingest.delimited import Dialect
@@ -45,4 +45,12 @@ FORMATS: Mapping[str, Format] = {
         text=False,
     ),
     **{name: _of_web_shop(name) for name in web_json.KINDS},
+    "jsonl": Format(
+        lambda file, _: json_lines.names(file),
+        lambda file, columns, _: json_lines.blocks(file, columns),
+    ),
+    "schema_org": Format(
+        lambda file, _: schema_org.names(file),
+        lambda file, columns, _: schema_org.blocks(file, columns),
+    ),
 }
