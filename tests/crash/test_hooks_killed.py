@@ -78,7 +78,7 @@ def test_what_was_answered_is_there_when_the_server_is_killed(
     assert len(answered) >= 40
 
 
-@pytest.mark.parametrize("left", [1, 3, 4, 6, 7, 9])
+@pytest.mark.parametrize("left", [1, 4, 7])
 def test_facts_are_made_once_wherever_the_worker_dies(home_settings: Settings, left: int) -> None:
     home = shop.new_tenant(home_settings).model_copy(update={"web_shops": hooks.SHOPS})
     first = line(11, "apple", 3)

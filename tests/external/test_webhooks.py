@@ -184,7 +184,7 @@ def test_what_others_send_is_no_order_of_ours(home: Settings) -> None:
             ),
         )
     )
-    assert len(told) > 80
+    assert len(told) == 78
     with at_home(home) as pipeline:
         arrive(pipeline, *told)
         hear(pipeline)
@@ -202,7 +202,7 @@ CAME_TO = {
     ("shopify_orders", "draft_order"): (0, None),
     ("shopify_orders", "product"): (0, None),
     ("shopify_products", "product"): (4, None),
-    ("shopify_products", "products"): (3, None),
+    ("shopify_products", "products"): (1, "the key of the row stands earlier in the same file"),
     ("shopify_fulfilments", "fulfillment"): (1, None),
     ("shopify_stock", "inventory_levels"): (
         0,
@@ -218,7 +218,7 @@ CAME_TO = {
 @pytest.mark.parametrize(("mapping", "name"), CAME_TO)
 def test_recorded_answers_of_shopify_come_to_their_totals(mapping: str, name: str) -> None:
     many, why = CAME_TO[mapping, name]
-    (batch,) = load(mapping, FIXTURES / f"{name}.json")
+    (batch,) = load(mapping, [FIXTURES / f"{name}.json"])
     assert batch.rows.num_rows == many
     reasons = {row["reason"] for row in batch.rejected.to_pylist()}
     assert why is None or reasons == {why}
@@ -228,12 +228,12 @@ def test_recorded_answers_of_shopify_come_to_their_totals(mapping: str, name: st
         assert set(batch.rows["currency"].to_pylist()) == {"USD"}
 
 
-def load(mapping: str, path: Path) -> Iterator[ingest.Loaded]:
+def load(mapping: str, paths: list[Path]) -> Iterator[ingest.Loaded]:
     from datetime import UTC, datetime
 
     return ingest.load(
         ingest.mapping(mapping),
-        [path],
+        paths,
         known_at=datetime(2026, 1, 1, tzinfo=UTC),
         location_id=hooks.LOCATION,
         pseudonym_key=b"0123456789abcdef",
@@ -244,8 +244,9 @@ def load(mapping: str, path: Path) -> Iterator[ingest.Loaded]:
     "mapping", [each for each in ingest.shipped() if each.startswith(("shopify", "woo"))]
 )
 def test_no_recorded_answer_makes_a_reader_stumble(mapping: str) -> None:
-    for path in sorted(FIXTURES.glob("*.json")):
-        for batch in load(mapping, path):
-            assert batch.read == batch.rows.num_rows + batch.rejected.num_rows + sum(
-                batch.ignored.values()
-            )
+    files = sorted(FIXTURES.glob("*.json"))
+    batches = list(load(mapping, files))
+    assert len(batches) == len(files) > 90
+    for batch in batches:
+        turned = batch.rejected.num_rows + sum(batch.ignored.values())
+        assert batch.read == batch.rows.num_rows + turned

@@ -264,7 +264,14 @@ class Feeding(Quarantining):
                 tx.position(_RESTATED, 0, lock=True)
                 before = tx.restated(mapping.source, restating.documents(mine))
                 came = restating.moves(self.lake, mapping, mine, before)
-                parts = _by_partition(self.tenant, fed, came.facts).get(partition, [])
+                # A line that is taken back and told anew is two facts.
+                parts = [
+                    part
+                    for start in range(0, came.facts.num_rows, bus.MAX_FACTS)
+                    for part in _by_partition(
+                        self.tenant, fed, came.facts.slice(start, bus.MAX_FACTS)
+                    )[partition]
+                ]
                 self._told(tx, mapping.source, partition, parts)
                 tx.restate(mapping.source, came.state)
             fresh.update(came.fresh["source_file"].to_pylist())
