@@ -37,7 +37,7 @@ def test_the_sample_comes_out_as_it_is_told(tmp_path: Path) -> None:
 
 
 def test_every_topic_that_is_taken_in_is_told_with_its_feed() -> None:
-    table = re.findall(r"^\| (.*) \| (.*) \| `(\w+)` \| `\w+` \|$", SECTION, re.MULTILINE)
+    table = re.findall(r"^\|(.*?)\|(.*?)\| `(\w+)` \| `\w+` \|$", SECTION, re.MULTILINE)
     for place, platform in enumerate(("shopify", "woocommerce")):
         told = {topic: row[2] for row in table for topic in re.findall(r"`([^`]+)`", row[place])}
         assert told == TOLD[platform].feeds

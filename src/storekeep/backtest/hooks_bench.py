@@ -27,6 +27,7 @@ import numpy as np
 
 from storekeep import servers
 from storekeep.config import Settings
+from storekeep.errors import Permanent
 from storekeep.ingest.web_shops import signature
 from storekeep.store import Store
 
@@ -106,7 +107,7 @@ def _served(own: Settings) -> Iterator[int]:
         told = process.stderr.readline() if process.stderr else ""
         found = _LISTENS.search(told)
         if found is None:
-            raise RuntimeError(f"the server did not start: {told}")
+            raise Permanent(f"the server did not start: {told.strip()}")
         yield int(found[1])
     finally:
         process.terminate()
