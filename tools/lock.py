@@ -19,7 +19,7 @@ from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).resolve().parent.parent
 FOLDER = Path("requirements")
-EXTRAS_OF = {"dev": ["bench", "demo", "kafka", "nats"], "demo": ["demo"], "run": []}
+EXTRAS_OF = {"dev": ["bench", "demo", "kafka", "nats", "web"], "demo": ["demo"], "run": []}
 GROUPS_OF = {"dev": ["build", "dev"], "demo": ["build"], "run": []}
 
 PIN = re.compile(r"^(?P<name>[a-z0-9.-]+)==(?P<version>\S+)(?: ; .+)? \\$")

@@ -8,9 +8,10 @@ Hides where a setting comes from. Order, last wins: the default, `storekeep.toml
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Self
+from typing import Literal, Self
 from urllib.parse import urlsplit
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
@@ -35,6 +36,8 @@ from storekeep.errors import Misused
 HOME_VARIABLE = "STOREKEEP_HOME"
 DEFAULT_HOME = Path(".storekeep")
 SETTINGS_FILE = "storekeep.toml"
+# What is pushed has this source; no web shop may be called so.
+PUSHED = "pushed"
 
 
 class OrderSystem(BaseModel):
@@ -83,6 +86,68 @@ class OrderSystem(BaseModel):
             ) from None
 
 
+class WebShop(BaseModel):
+    """A web shop that tells what happens by webhook, and that can be asked what happened before."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    platform: Literal["shopify", "woocommerce"] = Field(description="Which kind of shop it is.")
+    location_id: str = Field(min_length=1, description="Where its goods are taken from.")
+    secret_env: str = Field(
+        description="Variable that holds the secret its webhooks are signed by."
+    )
+    former_secret_env: str | None = Field(
+        default=None, description="Variable that holds the secret before, while both are in use."
+    )
+    replay_window_seconds: int = Field(
+        default=172_800, ge=60, description="How old a webhook may be that says when it was sent."
+    )
+    silent_after_seconds: int | None = Field(
+        default=None, ge=60, description="After how long without a word it is taken for silent."
+    )
+    mappings: Mapping[str, str] = Field(
+        default={}, description="Other mappings than those that ship, by feed."
+    )
+    url: str | None = Field(
+        default=None,
+        pattern=r"^https?://[^@\s?#]+$",
+        description="Address of the shop, to be asked for what happened.",
+    )
+    api_version: str = Field(
+        default="2026-10", pattern=r"^\d{4}-\d{2}$", description="Version of Shopify's interface."
+    )
+    token_env: str | None = Field(
+        default=None,
+        description="Variable that holds its access token, or WooCommerce's key:secret.",
+    )
+
+    @model_validator(mode="after")
+    def _keeps_its_token(self) -> Self:
+        parts = urlsplit(self.url or "https://shop")
+        private = parts.scheme == "https" or parts.hostname in ("127.0.0.1", "::1", "localhost")
+        if self.token_env and not private:
+            raise ValueError("a token goes over https only; mend the url")
+        return self
+
+    def secrets(self) -> tuple[bytes, ...]:
+        """The secrets in use; `Misused` when one is not there."""
+        names = [name for name in (self.secret_env, self.former_secret_env) if name]
+        return tuple(_from_environment(name).encode() for name in names)
+
+    def token(self) -> str:
+        """The access token; `Misused` when it is not there."""
+        if self.token_env is None:
+            raise Misused("the web shop has no token_env in the settings: it cannot be asked")
+        return _from_environment(self.token_env)
+
+
+def _from_environment(name: str) -> str:
+    found = os.environ.get(name, "").strip()
+    if not found:
+        raise Misused(f"variable {name} of the environment is not there or empty; set it")
+    return found
+
+
 class Settings(BaseSettings):
     """Everything about one home that a person may set."""
 
@@ -121,6 +186,18 @@ class Settings(BaseSettings):
         default="UTC", description="IANA time zone in which stores open and days begin."
     )
 
+    @field_validator("web_shops")
+    @classmethod
+    def _names_sources(cls, shops: Mapping[str, WebShop]) -> Mapping[str, WebShop]:
+        for name in shops:
+            if not re.fullmatch(r"[a-z][a-z0-9_]{0,39}", name) or name == PUSHED:
+                raise ValueError(f"{name!r} cannot be the name of a source: write it like my_shop")
+        return shops
+
+    def push_token(self) -> bytes | None:
+        """The token of those who push batches; None when nobody may."""
+        return _from_environment(self.push_token_env).encode() if self.push_token_env else None
+
     @field_validator("time_zone")
     @classmethod
     def _exists(cls, name: str) -> str:
@@ -150,6 +227,28 @@ class Settings(BaseSettings):
     edi_partners: dict[str, str] = Field(
         default={},
         description="Who each supplier is on documents that are written for them.",
+    )
+    web_shops: Mapping[str, WebShop] = Field(
+        default={}, description="Web shops that send webhooks, by the name of their source."
+    )
+    web_host: str = Field(
+        default="127.0.0.1", description="Address that `storekeep serve` listens on."
+    )
+    web_port: int = Field(
+        default=8470, ge=0, le=65535, description="Port that it listens on; 0 for any that is free."
+    )
+    hook_bytes: int = Field(
+        default=2 << 20, ge=1024, le=64 << 20, description="The longest webhook that is taken."
+    )
+    push_bytes: int = Field(
+        default=64 << 20,
+        ge=1024,
+        le=512 << 20,
+        description="The longest pushed batch that is taken.",
+    )
+    push_token_env: str | None = Field(
+        default=None,
+        description="Variable that holds the token of those who push batches; nobody may when unset.",
     )
     log_level: str = Field(
         default="warning",

@@ -29,6 +29,7 @@ from storekeep.ingest.formats import FORMATS
 from storekeep.lake import FACTS
 from storekeep.pipeline import Pipeline, opened
 from tests.contracts.reader import KEY
+from tests.hooks import line, order
 from tests.interchanges import edifact, x12
 
 pytestmark = pytest.mark.crash
@@ -185,7 +186,7 @@ def _listed(*products: dict[str, Any]) -> bytes:
     return json.dumps({"@context": "https://schema.org", "@graph": graph}).encode()
 
 
-def _sold(day: str, stores: str) -> bytes:
+def _sales(day: str, stores: str) -> bytes:
     body = [f"XQ*H*{day}*{day}", "LIN*1*IN*apple", "CTP**RES*0.50", "ZA*QS", stores, "CTT*1"]
     return x12(("852", body)).encode()
 
@@ -204,7 +205,104 @@ def _report(number: str, purpose: str, *quantities: int) -> bytes:
     return edifact(("SLSRPT", body)).encode()
 
 
+def _without_people(name: str) -> str:
+    """A mapping that ships, without customers: these would take a key."""
+    text = (resources.files("storekeep.ingest") / "mappings" / f"{name}.yaml").read_text()
+    return text.replace("customer: pseudonymise\n", "").replace("  customer_id: customer_id\n", "")
+
+
+def _json(thing: Any) -> bytes:
+    return json.dumps(thing).encode()
+
+
+def _woo(number: int, status: str, *items: tuple[int, str], minute: int = 0) -> dict[str, Any]:
+    return {
+        "id": number,
+        "status": status,
+        "currency": "EUR",
+        "date_created_gmt": "2026-01-01T09:00:00",
+        "date_modified_gmt": f"2026-01-01T09:{minute:02}:00",
+        "line_items": [
+            {"id": each, "sku": sku, "quantity": 1, "total": "2.00"} for each, sku in items
+        ],
+    }
+
+
+def _variants(name: str, *skus: str, minute: int = 0) -> dict[str, Any]:
+    at = f"2026-01-01T09:{minute:02}:00Z"
+    variants = [{"id": 1 + each, "sku": sku} for each, sku in enumerate(skus)]
+    return {"id": 1, "title": name, "updated_at": at, "variants": variants}
+
+
+def _parcel(number: int, line_id: int, minute: int = 0) -> dict[str, Any]:
+    at = f"2026-01-01T09:{minute:02}:00Z"
+    lines = [{"id": line_id, "quantity": 1}]
+    shared = {"id": number, "order_id": 1, "status": "success", "line_items": lines}
+    return {**shared, "created_at": at, "updated_at": at}
+
+
+def _level(item: int, many: int, day: int) -> dict[str, Any]:
+    at = f"2026-01-{day:02}T09:00:00Z"
+    shared = {"inventory_item_id": item, "location_id": 1, "sku": f"sku {item}"}
+    return {**shared, "available": many, "updated_at": at}
+
+
+def _sold(number: int, quantity: int = 1, minutes: int = 0) -> dict[str, Any]:
+    return order(number, line(number * 10, "fig", quantity), minutes=minutes)
+
+
 CASES: dict[str, Case] = {
+    "shopify_orders": Case(
+        _without_people("shopify_orders"),
+        (
+            _json({"orders": [order(1, line(11), line(12)), _sold(2**53 + 1)]}),
+            _json(_sold(3)),
+        ),
+        # Of the last order there is one more by now.
+        _json(_sold(3, 2, minutes=5)),
+        *(4, 5),
+    ),
+    "shopify_products": Case(
+        "shopify_products",
+        (_json({"products": [_variants("Apple", "red", "green")]}), _json(_variants("Fig", "fig"))),
+        _json(_variants("Figs", "fig", minute=1)),
+        *(3, 4),
+    ),
+    "shopify_fulfilments": Case(
+        "shopify_fulfilments",
+        (_json({"fulfillments": [_parcel(1, 11), _parcel(2, 12)]}), _json(_parcel(3, 13))),
+        _json(_parcel(3, 13, minute=1)),
+        *(3, 4),
+    ),
+    "shopify_stock": Case(
+        "shopify_stock",
+        (_json({"inventory_levels": [_level(1, 5, 1), _level(2, -1, 1)]}), _json(_level(1, 4, 2))),
+        _json(_level(1, 3, 2)),
+        *(3, 4),
+    ),
+    "woocommerce_orders": Case(
+        _without_people("woocommerce_orders"),
+        (
+            _json(
+                [
+                    _woo(1, "processing", (1, "apple"), (2, "apple")),
+                    _woo(2, "completed", (3, "fig")),
+                ]
+            ),
+            _json(_woo(3, "completed", (4, "fig"))),
+        ),
+        _json(_woo(3, "cancelled", (4, "fig"), minute=5)),
+        *(4, 5),
+    ),
+    "woocommerce_products": Case(
+        "woocommerce_products",
+        (
+            _json([{"id": 1, "sku": "apple", "name": "Apple", "regular_price": "1"}]),
+            _json({"id": 2, "sku": "fig", "name": "Fig", "regular_price": "1"}),
+        ),
+        _json({"id": 2, "sku": "fig", "name": "Figs", "regular_price": "1"}),
+        *(2, 3),
+    ),
     "csv": Case(
         _TILL,
         (
@@ -292,12 +390,12 @@ CASES: dict[str, Case] = {
     "x12 852": Case(
         "x12_852",
         (
-            _sold("20260703", "SDQ*EA*92*S1*3*S1*3*S2*4"),
-            _sold("20260704", "SDQ*EA*92*S1*1*S2*2"),
-            _sold("20260705", "SDQ*EA*92*S2*5"),
+            _sales("20260703", "SDQ*EA*92*S1*3*S1*3*S2*4"),
+            _sales("20260704", "SDQ*EA*92*S1*1*S2*2"),
+            _sales("20260705", "SDQ*EA*92*S2*5"),
         ),
         # What the second store sold on the last day was never sold.
-        _sold("20260705", "SDQ*EA*92*S2*-5"),
+        _sales("20260705", "SDQ*EA*92*S2*-5"),
         *(6, 7),
     ),
     "x12 856": Case(

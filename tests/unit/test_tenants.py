@@ -27,7 +27,7 @@ from storekeep.errors import InvariantBroken, Refused
 from storekeep.events import Event
 from storekeep.lake import SALE_LINES, STOCK_COUNTS, Lake
 from storekeep.servers import Database
-from storekeep.store import ROLE, SCHEMA, DeadLetter, Store, Transaction, packed
+from storekeep.store import RESTATED, ROLE, SCHEMA, Arrival, DeadLetter, Store, Transaction, packed
 from tests import shop
 
 OFFICE = "back_office"
@@ -52,6 +52,21 @@ HENCE = shop.moment(LONG_HENCE)
 NEVER_CHANGED = {"dead_letter", "person_key", "personal"}
 PERSON = "crm:1"
 LETTER = DeadLetter("nats", 0, 1, "broken", {"id": "x"}, b"x")
+
+
+ARRIVAL = Arrival("shop", "d", "t", None, b"x")
+STANDS = pa.table(
+    {
+        "document": ["1"],
+        "line": ["1"],
+        "sku": ["bread"],
+        "as_of": [shop.moment(shop.FIRST_DAY)],
+        "occurred_at": [shop.moment(shop.FIRST_DAY)],
+        "quantity_units": [1],
+        "value_minor": [1],
+    },
+    RESTATED,
+)
 
 
 @dataclass
@@ -106,6 +121,13 @@ def two(home_settings: Settings) -> Iterator[Two]:
             tx.erase_persons(["crm:2"], HENCE)
             at = shop.moment(shop.FIRST_DAY)
             tx.register("order_document", "PO-1/x12/order", "7", "ISA", at, "ann")
+            tx._run(
+                "INSERT INTO webhook_delivery (tenant, source, delivery_id, topic, body)"
+                " VALUES (%s, 'shop', 'd', 't', 'x')",
+                (home.tenant,),
+            )
+            tx.restate("shop", STANDS)
+            tx.name_items("shop", {"1": "bread"})
         with store.transaction(eve) as tx:
             tx.make_tenant()
         version = found[0]["rulebook_version"]
@@ -402,6 +424,11 @@ def reads(two: Two) -> dict[str, Callable[[Transaction], Any]]:
         "person_keys": lambda tx: tx.person_keys([PERSON]),
         "personal": lambda tx: tx.personal([PERSON]),
         "erased": lambda tx: tx.erased(["crm:2"]),
+        "arrivals": lambda tx: tx.arrivals(9, 99),
+        "count_arrivals": lambda tx: tx.count_arrivals(),
+        "last_arrival": lambda tx: tx.last_arrival("shop"),
+        "restated": lambda tx: tx.restated("shop", ["1"]).to_pylist(),
+        "named_items": lambda tx: tx.named_items("shop"),
         # These change what is there and tell what they changed.
         "drop_tasks": lambda tx: tx.drop_tasks(two.ids),
         "resume": lambda tx: tx.resume("offers"),
@@ -485,6 +512,11 @@ WRITES: dict[str, Callable[[Transaction, Two], Any]] = {
         )
     ),
     "add_dead_letters": lambda tx, _: tx.add_dead_letters([replace(LETTER, reason="other")]),
+    "end_arrivals": lambda tx, _: tx.end_arrivals([(ARRIVAL, None)], "taken"),
+    "retry_arrivals": lambda tx, _: tx.retry_arrivals("shop"),
+    "forget_arrivals": lambda tx, _: tx.forget_arrivals("shop", HENCE),
+    "restate": lambda tx, _: tx.restate("shop", STANDS),
+    "name_items": lambda tx, _: tx.name_items("shop", {"1": "salt"}),
     "drop_dead_letter": lambda tx, _: tx.drop_dead_letter("nats", 0, 1),
     "add_person_keys": lambda tx, _: tx.add_person_keys({PERSON: b"other"}, HENCE),
     "add_personal": lambda tx, _: tx.add_personal(sealed("sealed/y/crm:1")),

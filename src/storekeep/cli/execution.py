@@ -96,12 +96,13 @@ def work(asked: Asked, poll_seconds: int) -> None:
     with servers.lease(settings), bus.opened(settings) as transport, until_told() as told:
         worker = Worker(asked.pipeline, transport, told.wait, poll_seconds, asked.zone(), _say)
         worker.work()
-    done = {name: worker.done[name] for name in (*CARRIED, "decided", "acted", "lapsed")}
+    done = {name: worker.done[name] for name in (*CARRIED, "decided", "acted", "lapsed", "heard")}
     said = [
         f"{shown.count(done['received'], 'event')} received, {done['forwarded']:,} forwarded",
         f"{shown.count(done['decided'], 'run')} of agents",
         f"{shown.count(done['acted'], 'action')} ended",
         f"{shown.count(done['lapsed'], 'request')} lapsed",
+        f"{shown.count(done['heard'], 'delivery', 'deliveries')} heard",
     ]
     asked.answer({**done, "stopped_by": told.by}, f"Stopped by {told.by}: {', '.join(said)}.")
 

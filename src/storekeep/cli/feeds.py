@@ -240,6 +240,52 @@ def _read_text(told: Sequence[FileRead], totals: Mapping[str, Any]) -> str:
 
 
 @ingest.command()
+@click.argument("source", metavar="SOURCE", help="The web shop, as the settings name it.")
+@click.option(
+    "--since",
+    type=Moment(),
+    metavar="TIME",
+    help="What changed since then.  [default: the last time]",
+)
+@pass_asked
+def backfill(asked: Asked, source: str, since: datetime | None) -> None:
+    """Ask a web shop for what happened, and take in what is new.
+
+    What came by webhook is known. It begins where the last backfill ended, and one that was stopped goes on.
+    """
+    from storekeep.cli.progress import Bars
+
+    with asked.pipeline() as pipeline, Bars() as bars:
+        bars.begin(f"Asking {source}")
+        told = pipeline.backfill(source, asked.moment(since), bars.step)
+        bars.end()
+    rows = list(told.values())
+    totals = totals_of(rows)
+    feeds_ = [_of_file(each) for each in rows]
+    document = {"source": source, "feeds": feeds_, "totals": totals}
+    text = _read_text(rows, totals) if rows else f"{source} tells of nothing new."
+    asked.answer(document, text)
+
+
+@ingest.command()
+@click.argument(
+    "source", metavar="SOURCE", help="The web shop, as the settings name it, or `pushed`."
+)
+@pass_asked
+def again(asked: Asked, source: str) -> None:
+    """Read deliveries anew that were refused and are kept.
+
+    For when a mapping or the settings were mended, or a newer version reads what the last did not.
+    """
+    with asked.pipeline() as pipeline:
+        many = pipeline.hear_again(source)
+        with pipeline.store.again() as beside:
+            pipeline.hear(beside, Counter())
+    said = f"{shown.count(many, 'delivery', 'deliveries')} of {source} read anew."
+    asked.answer({"source": source, "deliveries": many}, said)
+
+
+@ingest.command()
 @click.argument("file", metavar="FILE", type=_SUGGESTED, help="A file of the feed.")
 @pass_asked
 def suggest(asked: Asked, file: Path) -> None:

@@ -22,6 +22,7 @@ from storekeep.cli import (
     orders,
     policies,
     put_aside,
+    serving,
     watching,
     work,
 )
@@ -80,6 +81,7 @@ for each in (
     decisions.decisions,
     approvals.approvals,
     *execution.COMMANDS,
+    serving.serve,
     put_aside.put_aside,
     orders.orders,
     policies.policy,

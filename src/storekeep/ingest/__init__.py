@@ -9,7 +9,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from storekeep.errors import Misused
 from storekeep.ingest.archives import Bounds
+from storekeep.ingest.asking import Page, asked, parts
 from storekeep.ingest.complete_journey import (
     Marketing,
     complete_journey_files,
@@ -41,6 +43,8 @@ from storekeep.ingest.sealing import (
 from storekeep.ingest.staging import as_cells
 from storekeep.ingest.statement import parsed
 from storekeep.ingest.suggesting import Suggestion, suggest
+from storekeep.ingest.web_json import parsed as parsed_json
+from storekeep.ingest.web_json import stock_items, with_skus
 
 __all__ = [
     "CONFLICTS",
@@ -52,9 +56,11 @@ __all__ = [
     "Loaded",
     "Mapping",
     "Marketing",
+    "Page",
     "Products",
     "Suggestion",
     "as_cells",
+    "asked",
     "complete_journey_files",
     "identities",
     "is_hidden",
@@ -65,18 +71,23 @@ __all__ = [
     "load_products",
     "load_promotions",
     "mapping",
+    "mapping_of",
     "matches",
     "new_person_key",
+    "parsed_json",
+    "parts",
     "person_of",
     "persons_in",
     "persons_key",
     "pseudonym_key",
     "pseudonyms",
     "shipped",
+    "stock_items",
     "suggest",
     "ticket_pseudonyms",
     "unseal",
     "unwrapped",
+    "with_skus",
     "withheld",
 ]
 
@@ -89,3 +100,19 @@ def mapping(name: str | Path) -> Mapping:
     found = read(name)
     parsed(found)
     return found
+
+
+def mapping_of(home: Path, name: str) -> Mapping:
+    """The mapping of that name of a home: its own (`mappings/NAME.yaml` in its folder), or one that ships.
+
+    Raises `Misused` when there is none: a name is never taken for a path.
+    """
+    own = home / "mappings" / f"{name}.yaml"
+    if "/" not in name and own.is_file():
+        return mapping(own)
+    if name not in shipped():
+        raise Misused(
+            f"there is no mapping {name}; put it into {own.parent}, or use one that ships: "
+            f"{', '.join(shipped())}"
+        )
+    return mapping(name)

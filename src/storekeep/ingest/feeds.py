@@ -163,6 +163,13 @@ class Match(_Part):
         return self
 
 
+class Restated(_Part):
+    """That a document is told again when it changes: which of its lines a row is, and as of when."""
+
+    line: Sql
+    as_of: Sql
+
+
 class Mapping(_Part):
     """A feed's mapping: everything that has to be known to read its files."""
 
@@ -179,6 +186,7 @@ class Mapping(_Part):
     source_columns: dict[str, SourceKind] = Field(min_length=1)
     columns: dict[str, Sql] = Field(min_length=1)
     document: tuple[str, ...] = ()
+    restated: Restated | None = None
     customer: Literal["keep", "pseudonymise"] = "keep"
     personal: tuple[str, ...] = ()
     match: dict[str, Match] = Field(default_factory=dict)
@@ -210,6 +218,12 @@ class Mapping(_Part):
         """The same mapping, knowing where its parts are written."""
         self._places.update(places)
         return self
+
+    def of_source(self, source: str) -> Self:
+        """The same mapping for another source, whose keys and pseudonyms are its own."""
+        other = self.model_copy(update={"source": source})
+        other.__dict__.pop("digest", None)
+        return other
 
     @property
     def personal_columns(self) -> frozenset[str]:
@@ -423,6 +437,11 @@ def _column_problems(mapping: Mapping) -> Iterator[tuple[Keys, str]]:
     for name in mapping.document:
         if name not in mapping.columns:
             yield ("document",), f"{name!r} is not among columns"
+    if mapping.restated is not None and "line_key" not in target.names:
+        yield (
+            ("restated",),
+            f"rows of {target.name} have a key of their own, and say by it what they restate",
+        )
     for name in mapping.product:
         if name not in retail.PRODUCT.names or name in {"sku", "occurred_at"} | OURS:
             yield ("product", name), "product has no such column to fill"

@@ -17,6 +17,7 @@ from storekeep.ingest import (
     parquet,
     poslog,
     schema_org,
+    web_json,
 )
 from storekeep.ingest.archives import Opened
 from storekeep.ingest.blocks import Block
@@ -43,6 +44,13 @@ def _fixed(blocks: Callable[[Opened, tuple[str, ...]], Iterator[Block]]) -> Form
     return Format(lambda _file, _dialect: [], lambda file, columns, _: blocks(file, columns))
 
 
+def _of_web_shop(name: str) -> Format:
+    return Format(
+        lambda file, _: web_json.names(file, name),
+        lambda file, columns, _: web_json.blocks(file, columns, name),
+    )
+
+
 FORMATS: Mapping[str, Format] = {
     "csv": Format(lambda file, dialect: delimited.header(file, dialect).names, delimited.blocks),
     "parquet": Format(
@@ -54,6 +62,7 @@ FORMATS: Mapping[str, Format] = {
     "edifact": _fixed(lambda file, columns: interchanges.blocks(file, columns, "edifact")),
     "poslog": _fixed(poslog.blocks),
     "epcis": _fixed(epcis.blocks),
+    **{name: _of_web_shop(name) for name in web_json.KINDS},
     "jsonl": Format(
         lambda file, _: json_lines.names(file),
         lambda file, columns, _: json_lines.blocks(file, columns),

@@ -35,7 +35,8 @@ class Loaded:
     per rule, rows taken in after a repair; `ignored` those left out for a reason that needs no quarantine;
     `matched` those that each rule spoke of, also where another had turned them away. Of `read` rows each
     is in `rows`, in `rejected` or counted in `ignored`. `unmapped` names columns that the mapping does not
-    know. `sealed` has, by field, what is personal of each of `rows`.
+    know. `sealed` has, by field, what is personal of each of `rows`. `restated`, for documents that are told
+    again: of each row the `line` of its document that it is, and `as_of` when it is told.
     """
 
     rows: pa.Table
@@ -49,6 +50,7 @@ class Loaded:
     last: bool
     unmapped: tuple[str, ...] = ()
     sealed: Map[str, pa.ChunkedArray] = field(default_factory=dict)
+    restated: pa.Table | None = None
 
     @property
     def reasons(self) -> dict[str, int]:
@@ -168,6 +170,19 @@ def _loaded(one: _Load, piece: staging.Piece) -> Loaded:
         last=piece.last,
         unmapped=piece.unmapped,
         sealed={name: accepted[f"__s_{name}"] for name in one.mapping.sealed},
+        restated=_restated(one.mapping, accepted),
+    )
+
+
+def _restated(mapping: Mapping, accepted: pa.Table) -> pa.Table | None:
+    if mapping.restated is None:
+        return None
+    as_of = accepted["__restated_as_of"].cast(pa.timestamp("us", "UTC"))
+    return pa.table(
+        {
+            "line": pc.fill_null(accepted["__restated_line"], ""),
+            "as_of": pc.coalesce(as_of, accepted["occurred_at"].cast(as_of.type)),
+        }
     )
 
 

@@ -66,6 +66,7 @@ class _Parts:
     conditions: tuple[Expression, ...]
     repairs: Map[str, tuple[tuple[int, Expression], ...]]
     product: Map[str, Expression]
+    restated: Map[str, Expression]
 
 
 @lru_cache(maxsize=256)
@@ -74,7 +75,8 @@ def statement(
 ) -> Statement:
     """The statement for files whose cells have these types.
 
-    With `products` each row also carries what the mapping says of its product, as `__p_…`. Raises
+    With `products` each row also carries what the mapping says of its product, as `__p_…`; where documents
+    are told again it carries `__restated_line` and `__restated_as_of`. Raises
     `Refused`, with file, line and column, when an expression of the mapping cannot be computed.
     """
     parts = parsed(mapping)
@@ -87,6 +89,7 @@ def statement(
     filled = {*_filled(mapping), "day"}
     given = tuple(name for name in mapping.target.names if name in filled)
     extra = {f"__p_{name}": one for name, one in parts.product.items()} if products else {}
+    extra |= {f"__restated_{name}": one for name, one in parts.restated.items()}
     steps = [
         ("typed", _typed(mapping, readers)),
         ("scope", _scope(mapping, parts)),
@@ -134,7 +137,19 @@ def parsed(mapping: Mapping) -> _Parts:
         name: sql.parse(text, scope, place=mapping.place("product", name), want="VARCHAR")
         for name, text in mapping.product.items()
     }
-    return _Parts(columns, conditions, repairs, product)
+    again = mapping.restated
+    restated = (
+        {
+            name: sql.parse(text, scope, place=mapping.place("restated", name), want=want)
+            for name, text, want in (
+                ("line", again.line, "VARCHAR"),
+                ("as_of", again.as_of, "TIMESTAMPTZ"),
+            )
+        }
+        if again is not None
+        else {}
+    )
+    return _Parts(columns, conditions, repairs, product, restated)
 
 
 def _filled(mapping: Mapping) -> list[str]:

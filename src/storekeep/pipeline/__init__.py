@@ -12,6 +12,8 @@ caller: the same steps run live, in a demonstration and in a replay.
     quarantine  rows that could not be taken in, until they can be
     feeding     files become facts and quarantine, and how each feed stands
     persons     who is who, what is kept of a person, and erasing it
+    restating   what a document moves that is told again when it changes
+    hearing     what came over HTTP becomes facts, and who fell silent
     carrying    events go to others and come from them, by a transport
     recording   evidence as of now; entries about decisions and the events that follow
     rejudging   recorded proposals judged again, by what is known and in force by now
@@ -91,6 +93,7 @@ def opened(
                 now=clock,
                 worker=f"{platform.node()}:{os.getpid()}",
                 principals=settings.principals,
+                web_shops=settings.web_shops,
             )
 
 

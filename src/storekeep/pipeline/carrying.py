@@ -11,14 +11,14 @@ from collections.abc import Callable
 
 from storekeep import bus
 from storekeep.errors import Permanent
-from storekeep.pipeline.persons import Persons
+from storekeep.pipeline.hearing import Hearing
 from storekeep.store import PARTITIONS
 from storekeep.watch import stage
 
 _AT_ONCE = 500
 
 
-class Carrying(Persons):
+class Carrying(Hearing):
     """Between this home's bus and those of others."""
 
     def carry(

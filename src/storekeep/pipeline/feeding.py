@@ -23,6 +23,7 @@ from storekeep import bus, ingest
 from storekeep.errors import Misused, Refused, StorekeepError
 from storekeep.events import FED, HEADQUARTERS, Event, Fed, event
 from storekeep.lake import FACTS, FEED_STATES, PRODUCTS, SALE_LINES, newest
+from storekeep.pipeline import restating
 from storekeep.pipeline.quarantine import (
     ASIDE,
     KEPT_ASIDE,
@@ -32,10 +33,11 @@ from storekeep.pipeline.quarantine import (
     known_from,
 )
 from storekeep.retail import PRODUCT, SALE_LINE
-from storekeep.store import OURSELVES
+from storekeep.store import OURSELVES, Transaction
 from storekeep.watch import stage
 
 POS = "pos"
+_RESTATED = "restated"
 MAPPING = "mapping"
 """What the mappings by which sources are read are registered as."""
 # From the best to the worst.
@@ -178,10 +180,14 @@ class Feeding(Quarantining):
         with stage("replay_aside", self.tenant, source=mapping.source) as watched:
             self.keep_history()
             rows = pa.concat_tables(each.rows for each in batches)
-            if mapping.target is SALE_LINE:
-                rows = self._numbered(mapping, rows)
             self._keep_personal(mapping.table, batches)
-            fresh = self._taken(mapping, rows)
+            if mapping.restated is not None:
+                # A row says which line it is: it is known again by that.
+                fresh = self._restated(mapping, batches)
+            elif mapping.target is SALE_LINE:
+                fresh = self._taken(mapping, self._numbered(mapping, rows))
+            else:
+                fresh = self._taken(mapping, rows)
             watched.rows = fresh.total()
         _tell(batches, fresh, told)
 
@@ -220,9 +226,11 @@ class Feeding(Quarantining):
     ) -> None:
         with stage("read_feed", self.tenant, source=mapping.source) as watched:
             self.keep_rejected(pa.concat_tables(each.rejected for each in batches))
-            rows = pa.concat_tables(each.rows for each in batches)
             self._keep_personal(mapping.table, batches)
-            fresh = self._taken(mapping, rows)
+            if mapping.restated is not None:
+                fresh = self._restated(mapping, batches)
+            else:
+                fresh = self._taken(mapping, pa.concat_tables(each.rows for each in batches))
             watched.rows = fresh.total()
         _tell(batches, fresh, told)
 
@@ -234,14 +242,49 @@ class Feeding(Quarantining):
             with self.store.transaction(self.tenant) as tx:
                 # Nobody who asks for less than now has been told before of what comes now.
                 tx.lock_partition(partition)
-                now = self.now()
-                told = [
-                    event(part.type, mapping.source, part.subject, now, known_from(part.rows, now))
-                    for part in parts
+                fresh.update(_files(self._told(tx, mapping.source, partition, parts)))
+        return fresh
+
+    def _told(
+        self, tx: Transaction, source: str, partition: int, parts: Sequence[_Part]
+    ) -> list[Event]:
+        """Put what is new of parts on the bus, known from now on."""
+        now = self.now()
+        told = [
+            event(part.type, source, part.subject, now, known_from(part.rows, now))
+            for part in parts
+        ]
+        news = self._news(tx, partition, told)
+        bus.append(tx, partition, news)
+        return news
+
+    def _restated(self, mapping: ingest.Mapping, batches: Sequence[ingest.Loaded]) -> Counter[str]:
+        """Put on the bus what documents that are told again say anew; how many lines of each file did."""
+        fresh: Counter[str] = Counter()
+        rows = restating.told(mapping, batches)
+        fed = _fed(mapping)
+        places: dict[int, list[str]] = {}
+        for name in pc.unique(rows["location_id"]).to_pylist():
+            places.setdefault(bus.partition_of(self.tenant, name), []).append(name)
+        for partition, names in sorted(places.items()):
+            mine = rows.filter(pc.is_in(rows["location_id"], pa.array(names)))
+            with self.store.transaction(self.tenant) as tx:
+                tx.lock_partition(partition)
+                # The same document may be told from elsewhere at this moment.
+                tx.position(_RESTATED, 0, lock=True)
+                before = tx.restated(mapping.source, restating.documents(mine))
+                came = restating.moves(self.lake, mapping, mine, before)
+                # A line that is taken back and told anew is two facts.
+                parts = [
+                    part
+                    for start in range(0, came.facts.num_rows, bus.MAX_FACTS)
+                    for part in _by_partition(
+                        self.tenant, fed, came.facts.slice(start, bus.MAX_FACTS)
+                    )[partition]
                 ]
-                news = self._news(tx, partition, told)
-                bus.append(tx, partition, news)
-            fresh.update(_files(news))
+                self._told(tx, mapping.source, partition, parts)
+                tx.restate(mapping.source, came.state)
+            fresh.update(came.fresh["source_file"].to_pylist())
         return fresh
 
     # How feeds stand ------------------------------------------------------------------------------------

@@ -18,6 +18,7 @@ from storekeep.actions import (
     Adapter,
 )
 from storekeep.agents import AGENTS, Agent
+from storekeep.config import WebShop
 from storekeep.decisions import Action, decision_ids, stamp
 from storekeep.errors import Refused
 from storekeep.lake import Lake
@@ -51,8 +52,10 @@ class Opened:
     agents: Mapping[str, Agent] = field(default_factory=lambda: AGENTS)
     actions: Mapping[str, Action] = field(default_factory=lambda: ACTIONS)
     principals: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    web_shops: Mapping[str, WebShop] = field(default_factory=dict)
     _rulebooks: dict[str, policy.Rulebook] = field(default_factory=dict)
     _dispatches: dict[str, policy.Dispatch] = field(default_factory=dict)
+    _silent: dict[str, bool] = field(default_factory=dict)
 
     def _adapter(self, action: str) -> Adapter:
         adapter = self.adapters.get(action)

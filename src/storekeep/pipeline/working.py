@@ -51,6 +51,9 @@ class Working(Writing):
         """One round for live homes: take in what is new, wake the agents that are due, act, tell others."""
         carried: Counter[str] = Counter()
         lost = self.exchange(transport, carried)
+        with self.store.again() as beside:
+            self.hear(beside, carried)
+        self.note_silence()
         self.move_stock()
         self.keep_history()
         for location_id in locations or self.locations():
@@ -85,10 +88,13 @@ class Working(Writing):
 
         A location that another process decides about is left to it, by locks that are held over the
         connection `beside`. Between two steps it asks whether to `stop`. `tally` counts what has committed:
-        requests that `lapsed`, runs of agents that `decided`, actions that were `acted`.
+        deliveries that were `heard`, requests that `lapsed`, runs of agents that `decided`, actions that were
+        `acted`.
         """
         before = tally["decided"]
         tally["lapsed"] += self.lapse()
+        self.hear(beside, tally, stop)
+        self.note_silence()
         self.move_stock()
         self.keep_history()
         moved: set[str] = set()

@@ -8,11 +8,16 @@ Hides its tables, roles and sessions. `connection` opens a `Store` and brings it
     recorded   the ledger, and where decisions stand
     waiting    pending actions, breakers, approvals, limits
     people     what is personal, sealed, and the keys that open it
+    arrivals   what came over HTTP, and lines that are told again when they change
+
+`receiving` writes what comes over HTTP, durably and many at a time.
 """
 
+from storekeep.store.arrivals import RESTATED, Arrival, End
 from storekeep.store.connection import ROLE, SCHEMA, Store, become
 from storekeep.store.facts import PARTITIONS, STOCK, DeadLetter, LogRow, Unread
 from storekeep.store.pages import Page, packed
+from storekeep.store.receiving import Receiving
 from storekeep.store.recorded import ENTRIES, Standing
 from storekeep.store.session import OURSELVES
 from storekeep.store.transaction import Transaction
@@ -22,13 +27,17 @@ __all__ = [
     "ENTRIES",
     "OURSELVES",
     "PARTITIONS",
+    "RESTATED",
     "ROLE",
     "SCHEMA",
     "STOCK",
     "USES",
+    "Arrival",
     "DeadLetter",
+    "End",
     "LogRow",
     "Page",
+    "Receiving",
     "Standing",
     "Store",
     "Task",

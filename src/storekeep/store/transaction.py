@@ -10,11 +10,11 @@ from datetime import datetime
 from typing import Any
 
 from storekeep.decisions import ModeChange, least_id
+from storekeep.store.arrivals import Arriving
 from storekeep.store.people import People
-from storekeep.store.waiting import Waiting
 
 
-class Transaction(Waiting, People):
+class Transaction(Arriving, People):
     """One tenant's open transaction; made by `Store.transaction` only."""
 
     # Agents -----------------------------------------------------------------------------------------

@@ -1,0 +1,1 @@
+"""The way in over HTTP: webhooks of web shops, and batches that others push."""
