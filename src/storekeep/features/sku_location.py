@@ -8,7 +8,7 @@ its value in a decision and its value in a replay. Hides the windows, the point-
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import date, datetime, timedelta
 from typing import Literal
 
@@ -286,8 +286,20 @@ def compute(
     ).cast(KEPT.schema)
 
 
-def update(lake: Lake, location_id: str, *, today: date, known_by: datetime) -> int:
-    """Move the features of a location forward to a time; the number of items that have them.
+@dataclass(frozen=True)
+class Moved:
+    """Features that were moved forward: of how many items, from which versions of the lake's tables.
+
+    `version` is that of the feature table that has them; none where nothing was moved.
+    """
+
+    items: int = 0
+    version: int | None = None
+    read: Mapping[str, int] = field(default_factory=dict)
+
+
+def update(lake: Lake, location_id: str, *, today: date, known_by: datetime) -> Moved:
+    """Move the features of a location forward to a time; what was moved.
 
     Moving to the same time twice keeps the first values.
     """
@@ -295,12 +307,13 @@ def update(lake: Lake, location_id: str, *, today: date, known_by: datetime) -> 
     position = int(known_by.timestamp() * 1_000_000)
     written = lake.written(KEPT.name, writer)
     if written is not None and written >= position:
-        return 0
+        return Moved()
     versions = lake.versions([kept.name for kept in _READ])
     rows = compute(lake, location_id, today=today, known_by=known_by, versions=versions)
-    if rows.num_rows:
-        lake.append(KEPT, rows, writer=writer, position=position)
-    return int(rows.num_rows)
+    if not rows.num_rows:
+        return Moved(read=versions)
+    version = lake.append(KEPT, rows, writer=writer, position=position)
+    return Moved(rows.num_rows, version, versions)
 
 
 def snapshot(

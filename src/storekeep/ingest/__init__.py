@@ -18,6 +18,7 @@ from storekeep.ingest.complete_journey import (
 )
 from storekeep.ingest.feeds import Mapping, read, shipped
 from storekeep.ingest.loading import Loaded, load, load_again
+from storekeep.ingest.origins import Origin, filters, origins
 from storekeep.ingest.products import Products, load_products
 from storekeep.ingest.pseudonyms import pseudonym_key
 from storekeep.ingest.staging import as_cells
@@ -28,15 +29,18 @@ __all__ = [
     "Loaded",
     "Mapping",
     "Marketing",
+    "Origin",
     "Products",
     "as_cells",
     "complete_journey_files",
+    "filters",
     "load",
     "load_again",
     "load_marketing",
     "load_products",
     "load_promotions",
     "mapping",
+    "origins",
     "pseudonym_key",
     "shipped",
 ]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -28,6 +28,7 @@ from storekeep.pipeline.quarantine import (
     Quarantining,
     known_from,
 )
+from storekeep.pipeline.tracing import Reading, paths_of
 from storekeep.retail import PRODUCT, SALE_LINE
 from storekeep.watch import stage
 
@@ -86,11 +87,13 @@ class Feeding(Quarantining):
             batch_rows=bus.MAX_FACTS,
         )
         told: list[FileRead] = []
+        reading = Reading("ingest", mapping, self.now(), (), paths_of(files))
         try:
             for batches in _together(loaded):
-                self._read(mapping.source, batches, told)
+                self._read(replace(reading, begun_at=self.now(), batches=batches), told)
                 step(sum(each.read for each in batches))
-        except (Misused, Refused):
+        except (Misused, Refused) as error:
+            self._trace_failed(reading, error)
             self._count_in()
             raise
         self._count_in()
@@ -161,7 +164,8 @@ class Feeding(Quarantining):
                 inputs={"told": pa.concat_tables(each.rows for each in batches)},
             )
             fresh = self._taken(
-                mapping.source, rows.select(list(SALE_LINE.names)).cast(SALE_LINE.arrow)
+                Reading("replay", mapping, self.now(), batches),
+                rows.select(list(SALE_LINE.names)).cast(SALE_LINE.arrow),
             )
             watched.rows = fresh.total()
         _tell(batches, fresh, told)
@@ -184,17 +188,19 @@ class Feeding(Quarantining):
             found[name] = rows
         return found
 
-    def _read(self, source: str, batches: Sequence[ingest.Loaded], told: list[FileRead]) -> None:
-        with stage("read_sales", self.tenant, source=source) as watched:
+    def _read(self, reading: Reading, told: list[FileRead]) -> None:
+        batches = reading.batches
+        with stage("read_sales", self.tenant, source=reading.mapping.source) as watched:
             self.keep_rejected(pa.concat_tables(each.rejected for each in batches))
             rows = pa.concat_tables(each.rows for each in batches)
-            fresh = self._taken(source, rows)
+            fresh = self._taken(reading, rows)
             watched.rows = fresh.total()
         _tell(batches, fresh, told)
 
-    def _taken(self, source: str, rows: pa.Table) -> Counter[str]:
+    def _taken(self, reading: Reading, rows: pa.Table) -> Counter[str]:
         """Put the lines that are new on the bus; how many of each file."""
         fresh: Counter[str] = Counter()
+        source = reading.mapping.source
         for partition, days in sorted(_by_partition(self.tenant, rows).items()):
             with self.store.transaction(self.tenant) as tx:
                 # Nobody who asks for less than now has been told before of what comes now.
@@ -207,8 +213,14 @@ class Feeding(Quarantining):
                     for each in days
                 ]
                 news = self._news(tx, partition, told)
-                bus.append(tx, partition, news)
+                places = bus.append(tx, partition, news)
+                self._trace_read(tx, reading, partition, news, places)
             fresh.update(_files(news))
+            if news:
+                # What became of the rows of files is told once.
+                reading = replace(reading, batches=())
+        if not fresh:
+            self._trace_nothing_new(reading)
         return fresh
 
     # How feeds stand ------------------------------------------------------------------------------------

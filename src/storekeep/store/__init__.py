@@ -7,6 +7,7 @@ Hides its tables, roles and sessions. `connection` opens a `Store` and brings it
     facts      events, positions of readers, stock
     recorded   the ledger, and where decisions stand
     waiting    pending actions, breakers, approvals, limits
+    traced     what each run read and wrote
 """
 
 from storekeep.store.connection import ROLE, SCHEMA, Store, become
@@ -14,6 +15,7 @@ from storekeep.store.facts import PARTITIONS, STOCK, DeadLetter, LogRow, Unread
 from storekeep.store.pages import Page, packed
 from storekeep.store.recorded import ENTRIES, Standing
 from storekeep.store.session import OURSELVES
+from storekeep.store.traced import Traced
 from storekeep.store.transaction import Transaction
 from storekeep.store.waiting import USES, Task
 
@@ -31,6 +33,7 @@ __all__ = [
     "Standing",
     "Store",
     "Task",
+    "Traced",
     "Transaction",
     "Unread",
     "become",

@@ -10,10 +10,10 @@ from datetime import datetime
 from typing import Any
 
 from storekeep.decisions import ModeChange, least_id
-from storekeep.store.waiting import Waiting
+from storekeep.store.traced import Traces
 
 
-class Transaction(Waiting):
+class Transaction(Traces):
     """One tenant's open transaction; made by `Store.transaction` only."""
 
     # Agents -----------------------------------------------------------------------------------------
