@@ -1,7 +1,7 @@
 """Where features come from: the columns of history behind each, and the very rows behind those of one item.
 
-Hides which of the facts of a location the features of an item are made of, and which its stock. A test holds the
-columns against the query that computes them.
+Hides which of the facts of a location the features of an item are made of, and which its stock. A test holds
+the columns against the query that computes them.
 """
 
 from __future__ import annotations

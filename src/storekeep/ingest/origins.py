@@ -1,7 +1,7 @@
 """Column lineage of a mapping: from which columns of a file each column of the retailer's table comes.
 
-Hides that a repair makes a value of other columns than the mapping's own expression does, and that it speaks of
-the retailer's columns, which come from the file's themselves.
+Hides that a repair makes a value of other columns than the mapping's own expression does, and that it speaks
+of the retailer's columns, which come from the file's themselves.
 """
 
 from __future__ import annotations

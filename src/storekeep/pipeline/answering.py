@@ -14,7 +14,7 @@ from typing import Any
 
 import pyarrow.compute as pc
 
-from storekeep import bus, canonical, ledger, policy
+from storekeep import canonical, ledger, policy
 from storekeep.actions import Order, corrections
 from storekeep.decisions import (
     Decided,

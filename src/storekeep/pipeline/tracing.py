@@ -1,9 +1,9 @@
 """What each run read and wrote is noted beside what it wrote, so that it can be traced later.
 
-A run is a batch of files read, a version of a table appended, features moved forward, an agent's run, effects
-that came back. Hides what is noted of each. A note is one row, written in the transaction of what it tells of:
-what did not commit was never noted, and what a note claims is there. Of what is appended to the lake alone it
-is written right after.
+A run is a batch of files read, a version of a table appended, features moved forward, an agent's run,
+effects that came back. Hides what is noted of each. A note is one row, written in the transaction of what it
+tells of: what did not commit was never noted, and what a note claims is there. Of what is appended to the
+lake alone it is written right after.
 """
 
 from __future__ import annotations
@@ -112,9 +112,7 @@ class Tracing(Measuring):
             seed = f"{reading.name}/{error}"
             self._note_run(tx, reading.name, seed, reading.begun_at, said, state=FAIL)
 
-    def _trace_rejected(
-        self, tx: Transaction, rejected: pa.Table, kept: str, version: int
-    ) -> None:
+    def _trace_rejected(self, tx: Transaction, rejected: pa.Table, kept: str, version: int) -> None:
         """Note that rows of one source were turned away into quarantine."""
         said = {
             "files": _grouped(rejected),
@@ -190,7 +188,7 @@ class Tracing(Measuring):
             "features": f"sku_location:{features.VERSION}",
             "location_id": location_id,
             "known_by": stamp(at),
-            "read": dict(moved.read),
+            "tables": dict(moved.read),
             "columns": {name: {"made_of": list(of)} for name, of in features.ORIGINS.items()},
             "schema": _schema(features.FEATURE_TABLE),
         }
@@ -263,6 +261,7 @@ def _mapped(mapping: ingest.Mapping) -> Mapping[str, Any]:
         "columns": told,
         "filters": list(ingest.filters(mapping)),
         "masked": sorted(mapping.personal_columns),
+        "references": sorted({one.table for one in mapping.references.values()}),
         "schema": _schema(mapping.target),
     }
 

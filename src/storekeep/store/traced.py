@@ -118,6 +118,15 @@ class Traces(Waiting):
         )
         return row
 
+    def count_traced_versions(self, output: str, version: int) -> dict[str, int]:
+        """How many runs wrote how many rows of a table of the lake, up to a version of it."""
+        (row,) = self._run(
+            "SELECT count(*) AS runs, coalesce(sum(facts), 0)::bigint AS facts FROM lineage_run"
+            " WHERE tenant = %s AND output = %s AND version <= %s",
+            (self.tenant, output, version),
+        )
+        return row
+
     def untraced(
         self, types: Sequence[str], output: str, places: Mapping[int, int]
     ) -> list[dict[str, Any]]:
