@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 _MOST_RUNS = 20
 _MOST_FILES = 8
 _MOST_RANGES = 6
+_MOST_IDS = 3
 
 
 class WhatOrCommand(Group):
@@ -166,6 +167,7 @@ def _of_run(node: Mapping[str, Any], zone: ZoneInfo) -> str:
         said.append(f"{node['used']:,} of {shown.count(node['facts'], 'row')}")
     elif node.get("facts"):
         said.append(shown.count(node["facts"], "row"))
+        said += [f"since version {node['version']}"] if "log" in node and "version" in node else []
     if "read" in node:
         rejected = sum(sum(each["rejected"].values()) for each in node["read"])
         said += [f"{rejected:,} rejected"] if rejected else []
@@ -193,6 +195,12 @@ def _of_file(node: Mapping[str, Any], _: ZoneInfo) -> str:
     return f"{said}, {shown.count(node['lines'], 'row')}: {within}{between} {places}{more}"
 
 
+def _of_decisions(node: Mapping[str, Any], _: ZoneInfo) -> str:
+    ids = node["ids"][:_MOST_IDS]
+    more = f" and {node['many'] - len(ids):,} more" if node["many"] > len(ids) else ""
+    return f"{shown.count(node['many'], 'decision')}: {', '.join(ids)}{more}"
+
+
 def _of_source(node: Mapping[str, Any], _: ZoneInfo) -> str:
     return f"told by {node['name']}"
 
@@ -203,5 +211,6 @@ _LINES = {
     "stock": _of_stock,
     "run": _of_run,
     "file": _of_file,
+    "decisions": _of_decisions,
     "source": _of_source,
 }

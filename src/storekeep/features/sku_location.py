@@ -7,6 +7,7 @@ its value in a decision and its value in a replay. Hides the windows, the point-
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import date, datetime, timedelta
@@ -314,6 +315,22 @@ def update(lake: Lake, location_id: str, *, today: date, known_by: datetime) -> 
         return Moved(read=versions)
     version = lake.append(KEPT, rows, writer=writer, position=position)
     return Moved(rows.num_rows, version, versions)
+
+
+def moved(lake: Lake, location_id: str, known_by: datetime) -> Moved:
+    """What was moved when the features of a location were moved forward to a time, if they were."""
+    writer = f"features:{location_id}"
+    position = int(known_by.timestamp() * 1_000_000)
+    if lake.written(KEPT.name, writer) != position:
+        return Moved()
+    rows = lake.query(
+        "SELECT inputs FROM feature WHERE location_id = $location AND known_at = $known_by",
+        tables={"feature": KEPT},
+        parameters={"location": location_id, "known_by": known_by},
+        months={"feature": (f"{known_by:%Y-%m}", f"{known_by:%Y-%m}")},
+    )
+    read = json.loads(rows["inputs"][0].as_py())
+    return Moved(rows.num_rows, lake.brought(KEPT.name, writer, position), read)
 
 
 def snapshot(

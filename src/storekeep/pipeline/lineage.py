@@ -101,7 +101,9 @@ class Lineage(Working):
                     **(_told(moved) if moved else _unnoted("features/sku_location")),
                     "features": versions["features"],
                     "inputs": [
-                        self._used(tx, each, asked.location_id, read[each.table]) for each in behind
+                        self._used(tx, each, asked.location_id, read[each.table])
+                        for each in behind
+                        if each.rows
                     ],
                 }
             ],
@@ -113,6 +115,7 @@ class Lineage(Working):
             "inputs": [
                 self._used(tx, each, asked.location_id, None)
                 for each in features.behind_stock(self.lake, asked)
+                if each.rows
             ],
         }
         return [known, stock]
@@ -274,21 +277,17 @@ def _with_files(run: Traced) -> Node:
     inputs += [
         {"kind": "table", "name": name, "version": version}
         for name, version in content.get("tables", {}).items()
+        if version >= 0
     ]
-    if "source" in content:
-        inputs.append(_source(content["source"]))
-    return {**_told(run), "inputs": inputs}
+    return {**_told(run), "inputs": inputs + _others(content)}
 
 
 def _with_lines(run: Traced, rows: Sequence[Mapping[str, Any]]) -> Node:
     """A run with the files and lines of some of the rows that it brought."""
     content = run.content
     paths = {each["file"]: each.get("path") for each in content.get("files", ())}
-    inputs = _lines(rows, paths)
-    if "source" in content:
-        inputs.append(_source(content["source"]))
     used = sum(row["lines"] for row in rows)
-    return {**_told(run), "used": used, "inputs": inputs}
+    return {**_told(run), "used": used, "inputs": _lines(rows, paths) + _others(content)}
 
 
 def _lines(rows: Iterable[Mapping[str, Any]], paths: Mapping[str, str | None]) -> list[Node]:
@@ -309,6 +308,14 @@ def _lines(rows: Iterable[Mapping[str, Any]], paths: Mapping[str, str | None]) -
         }
         for name, part in sorted(files.items())
     ]
+
+
+def _others(content: Mapping[str, Any]) -> list[Node]:
+    """What a run was made from that is neither file nor table: decisions, or whoever told it."""
+    if "decided" in content:
+        ids = content["decision_ids"]
+        return [{"kind": "decisions", "many": content["decided"], "ids": ids}]
+    return [_source(content["source"])] if "source" in content else []
 
 
 def _source(name: str) -> Node:

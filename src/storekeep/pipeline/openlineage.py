@@ -40,6 +40,7 @@ _FACETS: Mapping[str, tuple[str, str]] = {
     "inputStatistics": ("1-0-0", "InputStatisticsInputDatasetFacet"),
 }
 _OWN = "https://openlineage.io/spec/2-0-2/OpenLineage.json#/$defs/RunFacet"
+_DECISIONS = "decision"
 _AT_ONCE = 100
 _MOST_ATTEMPTS = 5
 _TIMEOUT_SECONDS = 30
@@ -87,7 +88,16 @@ class _Said:
         content = self.run.content
         own = {
             name: content[name]
-            for name in ("mapping", "read", "rejected", "mode", "decisions", "position", "events")
+            for name in (
+                "mapping",
+                "read",
+                "rejected",
+                "mode",
+                "decisions",
+                "decided",
+                "position",
+                "events",
+            )
             if name in content
         }
         facets = self._facet("processing_engine", version=content["code"], name="storekeep")
@@ -128,9 +138,12 @@ class _Said:
         for name in sorted({*counts, *taken}):
             yield self._file(name, taken.get(name, {}), counts.get(name, {}))
         for name, version in sorted(self._tables().items()):
-            yield self._table(name, version)
+            if version >= 0:
+                yield self._table(name, version)
         if self.run.version is not None and self.run.partition is not None:
             yield self._log(self.run.output or "")
+        if "decided" in content:
+            yield {"namespace": self.namespace, "name": _DECISIONS, "facets": {}}
         if "source" in content:
             yield {"namespace": self.namespace, "name": f"source.{content['source']}", "facets": {}}
 
@@ -182,7 +195,7 @@ class _Said:
         counted = self._facet("outputStatistics", rowCount=self.run.content["decisions"])
         return {
             "namespace": self.namespace,
-            "name": "decision",
+            "name": _DECISIONS,
             "facets": facets,
             "outputFacets": counted,
         }

@@ -27,6 +27,7 @@ from storekeep.store import Traced, Transaction
 
 COMPLETE, FAIL = "complete", "fail"
 FEATURES = features.FEATURE_TABLE.name
+_MOST_IDS = 100
 
 
 @dataclass(frozen=True)
@@ -138,17 +139,12 @@ class Tracing(Measuring):
             place = bus.publish(tx, each)
             if place is not None:
                 partition = bus.partition_of(self.tenant, each.subject)
-                said: dict[str, Any] = {"source": each.source, "events": {each.type: 1}}
-                if "source_file" in each.facts.column_names:
-                    said["files"] = _files([each])
-                if "decision_id" in each.facts.column_names:
-                    said["decisions"] = each.facts.num_rows
                 self._note_run(
                     tx,
                     job,
                     f"log/{partition}/{place}",
                     begun_at or self.now(),
-                    {**said, "schema": _schema(EVENT_TABLES[each.type])},
+                    _told(each),
                     output=EVENT_TABLES[each.type].name,
                     partition=partition,
                     first=place,
@@ -182,6 +178,13 @@ class Tracing(Measuring):
 
     def _trace_features(self, location_id: str, moved: features.Moved, at: datetime) -> None:
         """Note from what features were moved forward."""
+        run_id = self.features_run(location_id, at)
+        if moved.version is None:
+            # A crash may have come between the append and its note.
+            with self.store.transaction(self.tenant) as tx:
+                if tx.traced(run_id) is not None:
+                    return
+            moved = features.moved(self.lake, location_id, at)
         if moved.version is None:
             return
         said = {
@@ -195,7 +198,7 @@ class Tracing(Measuring):
         with self.store.transaction(self.tenant) as tx:
             tx.add_traced(
                 Traced(
-                    self.features_run(location_id, at),
+                    run_id,
                     "features/sku_location",
                     COMPLETE,
                     at,
@@ -250,6 +253,20 @@ class Tracing(Measuring):
         run_id = decision_ids(at, f"{self.tenant}/lineage", [seed])[0]
         content = {"code": __version__, **said}
         tx.add_traced(Traced(run_id, job, state, begun_at, at, content, **wrote))
+
+
+def _told(event: Event) -> dict[str, Any]:
+    """What is noted of an event that was told: by which files, for which decisions, or by whom."""
+    said: dict[str, Any] = {
+        "events": {event.type: 1},
+        "schema": _schema(EVENT_TABLES[event.type]),
+    }
+    if "source_file" in event.facts.column_names:
+        return {**said, "files": _files([event])}
+    if "decision_id" in event.facts.column_names:
+        ids = event.facts["decision_id"].unique().to_pylist()
+        return {**said, "decided": len(ids), "decision_ids": ids[:_MOST_IDS]}
+    return {**said, "source": event.source}
 
 
 @lru_cache(maxsize=64)
