@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from storekeep import bus, features, ingest, ledger
 from storekeep.config import Settings
+from storekeep.decisions import Selection
 from storekeep.errors import Permanent, Refused, Transient
 from storekeep.events import event
 from storekeep.features import sku_location
@@ -53,7 +54,7 @@ class Place:
 
     def read(self, *files: Path, mapping: ingest.Mapping | None = None) -> None:
         self.clock.now += timedelta(seconds=1)
-        self.pipeline.read_sales(mapping or self.mapping, files)
+        self.pipeline.read_feed(mapping or self.mapping, files)
 
     def facts(self, version: int | None = None) -> list[dict[str, Any]]:
         found = self.pipeline.lake.query(
@@ -365,7 +366,7 @@ def test_a_decision_is_traced_down_to_the_lines_of_its_files(played: Shop) -> No
         tree = pipeline.lineage(key)
         with pipeline.store.transaction(pipeline.tenant) as tx:
             explained = ledger.explain(tx, pipeline.lake, key, lines=1000)
-            (row,) = tx.decisions(shop.Selection(ids=(key,)))
+            (row,) = tx.decisions(Selection(ids=(key,)))
         (run,) = tree["inputs"]
         assert run["id"] == row["batch_id"]
         known, stock = run["inputs"]
@@ -542,7 +543,7 @@ def test_columns_that_identify_a_person_are_told_as_masked(place: Place) -> None
     )
     (place.folder / "people.yaml").write_text(text)
     mapping = ingest.mapping(place.folder / "people.yaml")
-    place.pipeline.read_sales(mapping, [place.file("a.csv", line(1))], pseudonym_key=b"k" * 32)
+    place.pipeline.read_feed(mapping, [place.file("a.csv", line(1))], pseudonym_key=b"k" * 32)
     path = place.folder / "lineage.jsonl"
     place.pipeline.write_lineage(path)
     events = [json.loads(each) for each in path.read_text().splitlines()]

@@ -16,7 +16,7 @@ from storekeep.ingest.complete_journey import (
     load_marketing,
     load_promotions,
 )
-from storekeep.ingest.feeds import Mapping, read, shipped
+from storekeep.ingest.feeds import FEEDS, Mapping, read, shipped
 from storekeep.ingest.loading import Loaded, load, load_again
 from storekeep.ingest.origins import Origin, filters, origins
 from storekeep.ingest.products import Products, load_products
@@ -25,6 +25,7 @@ from storekeep.ingest.staging import as_cells
 from storekeep.ingest.statement import parsed
 
 __all__ = [
+    "FEEDS",
     "Bounds",
     "Loaded",
     "Mapping",

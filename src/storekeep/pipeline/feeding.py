@@ -6,6 +6,7 @@ known again. What is made of a day's lines does not depend on the order in which
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -18,8 +19,8 @@ import pyarrow.compute as pc
 
 from storekeep import bus, ingest
 from storekeep.errors import Misused, Refused, StorekeepError
-from storekeep.events import Event, event
-from storekeep.lake import FEED_STATES, PRODUCTS, SALE_LINES
+from storekeep.events import FED, HEADQUARTERS, Event, Fed, event
+from storekeep.lake import FACTS, FEED_STATES, PRODUCTS, SALE_LINES, newest
 from storekeep.pipeline.quarantine import (
     ASIDE,
     KEPT_ASIDE,
@@ -30,10 +31,12 @@ from storekeep.pipeline.quarantine import (
 )
 from storekeep.pipeline.tracing import Reading, paths_of
 from storekeep.retail import PRODUCT, SALE_LINE
+from storekeep.store import OURSELVES
 from storekeep.watch import stage
 
 POS = "pos"
-_SALES = "SaleRecorded"
+MAPPING = "mapping"
+"""What the mappings by which sources are read are registered as."""
 # From the best to the worst.
 _STATES = ("ok", "degraded", "breached")
 
@@ -60,7 +63,7 @@ class FileRead:
 class Feeding(Quarantining):
     """From files to facts, stock and history, and from there to how a feed stands."""
 
-    def read_sales(
+    def read_feed(
         self,
         mapping: ingest.Mapping,
         files: Sequence[Path],
@@ -69,14 +72,14 @@ class Feeding(Quarantining):
         pseudonym_key: bytes | None = None,
         step: Callable[[int], object] = lambda _: None,
     ) -> list[FileRead]:
-        """Take the sale lines of files in, each once however often it is read; what became of each file.
+        """Take the rows of files in, each once however often it is read; what became of each file.
 
-        Rows that cannot be taken in go to quarantine. Stock moves and history is kept. A sale happens at
-        `location_id`, or where that is left out in its store. `step` is told of lines as they are dealt
-        with. Raises `Misused` when the mapping is of no sales, and `Refused` for a file that cannot be
-        read: nothing of that file is taken in, the files before it are.
+        Rows that cannot be taken in go to quarantine. Stock moves and history is kept. What has a location
+        and does not say which happens at `location_id`; a sale, where that is left out, in its store. `step`
+        is told of lines as they are dealt with. Raises `Misused` when no feed fills the mapping's table, and
+        `Refused` for a file that cannot be read: nothing of that file is taken in, the files before it are.
         """
-        _of_sales(mapping)
+        _fed(mapping)
         loaded = ingest.load(
             mapping,
             files,
@@ -86,6 +89,7 @@ class Feeding(Quarantining):
             pseudonym_key=pseudonym_key,
             batch_rows=bus.MAX_FACTS,
         )
+        self._keep_mapping(mapping)
         told: list[FileRead] = []
         reading = Reading("ingest", mapping, self.now(), (), paths_of(files))
         try:
@@ -98,6 +102,21 @@ class Feeding(Quarantining):
             raise
         self._count_in()
         return told
+
+    def _keep_mapping(self, mapping: ingest.Mapping) -> None:
+        """Keep by which mapping a source is read; a source is of one feed."""
+        name = f"{mapping.source}.{mapping.table}"
+        with self.store.transaction(self.tenant) as tx:
+            known = tx.in_force(MAPPING)
+            feed = _feeds_of(known).get(mapping.source, mapping.feed)
+            if feed != mapping.feed:
+                raise Refused(
+                    f"source {mapping.source} is of feed {feed} here, and the mapping is of feed "
+                    f"{mapping.feed}; give it a source of its own"
+                )
+            if known.get(name, ("", ""))[0] != mapping.digest:
+                text = mapping.model_dump_json()
+                self._put_in_force(tx, MAPPING, name, mapping.digest, text, OURSELVES)
 
     def _count_in(self) -> None:
         self.move_stock()
@@ -118,7 +137,7 @@ class Feeding(Quarantining):
         now on. What is taken in, or left out by a rule, leaves quarantine. What came of the rows of each
         file. Raises `Refused` when one of `ids` is not there.
         """
-        _of_sales(mapping)
+        _fed(mapping)
         rows = self.aside(mapping.source)
         if unknown := sorted(set(ids) - set(rows["id"].to_pylist())):
             raise Refused(
@@ -150,25 +169,27 @@ class Feeding(Quarantining):
     def _replay(
         self, mapping: ingest.Mapping, batches: Sequence[ingest.Loaded], told: list[FileRead]
     ) -> None:
-        """Take the lines of replayed rows in, apart from equal ones that their file brought before.
+        """Take replayed rows in, lines of a basket apart from equal ones that their file brought before."""
+        with stage("replay_aside", self.tenant, source=mapping.source) as watched:
+            self.keep_history()
+            rows = pa.concat_tables(each.rows for each in batches)
+            if mapping.target is SALE_LINE:
+                rows = self._numbered(mapping, rows)
+            fresh = self._taken(Reading("replay", mapping, self.now(), batches), rows)
+            watched.rows = fresh.total()
+        _tell(batches, fresh, told)
+
+    def _numbered(self, mapping: ingest.Mapping, rows: pa.Table) -> pa.Table:
+        """Replayed lines with the keys that they would have had in their file.
 
         A document's equal lines are numbered, and a line that comes later has the next number. What stands
         in the same place of the same file is the same line.
         """
-        with stage("replay_aside", self.tenant, source=mapping.source) as watched:
-            self.keep_history()
-            same = ", ".join(dict.fromkeys((*_SAME, *mapping.document)))
-            rows = self.lake.query(
-                _APART.format(same=same),
-                tables={"sale": SALE_LINES},
-                inputs={"told": pa.concat_tables(each.rows for each in batches)},
-            )
-            fresh = self._taken(
-                Reading("replay", mapping, self.now(), batches),
-                rows.select(list(SALE_LINE.names)).cast(SALE_LINE.arrow),
-            )
-            watched.rows = fresh.total()
-        _tell(batches, fresh, told)
+        same = ", ".join(dict.fromkeys((*_SAME, *mapping.document)))
+        found = self.lake.query(
+            _APART.format(same=same), tables={"sale": SALE_LINES}, inputs={"told": rows}
+        )
+        return found.select(list(SALE_LINE.names)).cast(SALE_LINE.arrow)
 
     def _references(self, mapping: ingest.Mapping) -> dict[str, pa.Table]:
         """The tables that a mapping looks into, as this home knows them by now."""
@@ -177,8 +198,8 @@ class Feeding(Quarantining):
             if reference.table != PRODUCT.name or reference.on != "sku":
                 raise Refused(f"mapping {mapping.source}: no home looks into {reference.table}")
             rows = self.lake.query(
-                "SELECT * FROM product QUALIFY"
-                " row_number() OVER (PARTITION BY sku ORDER BY known_at DESC) = 1",
+                "SELECT * FROM product QUALIFY row_number() OVER (PARTITION BY sku ORDER BY"
+                " coalesce(occurred_at, known_at) DESC, known_at DESC, position DESC, fact DESC) = 1",
                 tables={"product": PRODUCTS},
             )
             if rows.num_rows == 0:
@@ -190,7 +211,7 @@ class Feeding(Quarantining):
 
     def _read(self, reading: Reading, told: list[FileRead]) -> None:
         batches = reading.batches
-        with stage("read_sales", self.tenant, source=reading.mapping.source) as watched:
+        with stage("read_feed", self.tenant, source=reading.mapping.source) as watched:
             self.keep_rejected(pa.concat_tables(each.rejected for each in batches))
             rows = pa.concat_tables(each.rows for each in batches)
             fresh = self._taken(reading, rows)
@@ -198,19 +219,18 @@ class Feeding(Quarantining):
         _tell(batches, fresh, told)
 
     def _taken(self, reading: Reading, rows: pa.Table) -> Counter[str]:
-        """Put the lines that are new on the bus; how many of each file."""
+        """Put the rows that are new on the bus; how many of each file."""
         fresh: Counter[str] = Counter()
-        source = reading.mapping.source
-        for partition, days in sorted(_by_partition(self.tenant, rows).items()):
+        mapping = reading.mapping
+        fed = _fed(mapping)
+        for partition, parts in sorted(_by_partition(self.tenant, fed, rows).items()):
             with self.store.transaction(self.tenant) as tx:
                 # Nobody who asks for less than now has been told before of what comes now.
                 tx.lock_partition(partition)
                 now = self.now()
                 told = [
-                    event(
-                        _SALES, source, each["location_id"][0].as_py(), now, known_from(each, now)
-                    )
-                    for each in days
+                    event(part.type, mapping.source, part.subject, now, known_from(part.rows, now))
+                    for part in parts
                 ]
                 news = self._news(tx, partition, told)
                 places = bus.append(tx, partition, news)
@@ -226,25 +246,28 @@ class Feeding(Quarantining):
     # How feeds stand ------------------------------------------------------------------------------------
 
     def feeds(self, known_by: datetime | None = None) -> list[dict[str, Any]]:
-        """How each feed of sales stands, by source, as it was known by a time (now when left out).
+        """How each feed stands, by source, as it was known by a time (now when left out).
 
-        Of units and values `net` is all, and `gross` what was sold before anything was brought back;
-        values are by currency. What was rejected counts as long as it is in quarantine.
+        Of every feed lines, and the first and last time at which something happened. Of one that brings sales
+        also what they come to: of units and values `net` is all, and `gross` what was sold before anything
+        was brought back; values are by currency. What was rejected counts as long as it is in quarantine.
         """
         self.keep_history()
         with self.store.transaction(self.tenant) as tx:
-            told = tx.told_by(_SALES)
+            told = pa.concat_tables(tx.told_by(FED[name].type) for name in _TOLD)
+            kept = tx.in_force(MAPPING)
+        tables = {name: FACTS[name] for name in FED}
 
         def ask(sql: str) -> list[dict[str, Any]]:
             found = self.lake.query(
                 sql,
-                tables={"sale": SALE_LINES, "state": FEED_STATES, **KEPT_ASIDE},
+                tables={**tables, "state": FEED_STATES, **KEPT_ASIDE},
                 inputs={"told": told},
                 parameters={"known_by": known_by or self.now()},
             )
             return list(found.to_pylist())
 
-        lines = {row["source"]: row for row in ask(_LINES)}
+        sales = {row["source"]: row for row in ask(_LINES)}
         values: dict[str, dict[str, dict[str, int]]] = {}
         for row in ask(_VALUES):
             both = {"net": row["net"], "gross": row["gross"]}
@@ -255,22 +278,32 @@ class Feeding(Quarantining):
         ):
             rejected.setdefault(row["source"], {})[row["rule"]] = row["rows"]
         states = {row["feed"]: _STATES[row["worst"]] for row in ask(_STANDING)}
-        return [
-            {
-                "feed": POS,
+        others = {row["source"]: row for row in ask(_OTHERS)}
+        feeds = _feeds_of(kept)
+        sells = {name.partition(".")[0] for name in kept if name.endswith(f".{SALE_LINE.name}")}
+        found = []
+        # What is published without a mapping is no feed's, apart from sales.
+        for source in sorted({*sales, *rejected, *(others.keys() & feeds.keys())}):
+            one = {
+                "feed": feeds.get(source, POS),
                 "source": source,
                 "state": states.get(source, _STATES[0]),
-                **_counted(lines.get(source)),
-                "value_minor": values.get(source, {}),
                 "rejected": rejected.get(source, {}),
             }
-            for source in sorted({*lines, *rejected})
-        ]
+            if source in sells or source in sales or source not in feeds:
+                one |= _counted(sales.get(source)) | {"value_minor": values.get(source, {})}
+            else:
+                one |= _happened(others.get(source))
+            found.append(one)
+        return found
 
 
+# Whose facts do not say which feed brought them: the log does.
+_TOLD = tuple(name for name, fed in FED.items() if "source" not in fed.table.names)
 _SOLD = (
-    "FROM sale JOIN told ON sale.location_id = told.subject AND sale.position = told.position"
-    f" WHERE sale.event_type = '{_SALES}' AND sale.known_at <= $known_by GROUP BY ALL"
+    "FROM sale_line JOIN told ON sale_line.location_id = told.subject"
+    " AND sale_line.position = told.position"
+    f" WHERE event_type = '{FED[SALE_LINE.name].type}' AND known_at <= $known_by GROUP BY ALL"
 )
 _LINES = (
     "SELECT source, count(*) AS lines, count(DISTINCT (store_id, basket_id)) AS orders,"
@@ -283,6 +316,20 @@ _VALUES = (
     f" coalesce(sum(value_minor) FILTER (quantity_units > 0), 0)::BIGINT AS gross {_SOLD}"
     " ORDER BY currency"
 )
+_OTHERS = (
+    "SELECT source, count(*) AS lines, min(occurred_at) AS first, max(occurred_at) AS last FROM ("
+    + " UNION ALL ".join(
+        f"SELECT source, occurred_at FROM ({newest(fed.table)}) AS fact"
+        + (
+            " JOIN told ON fact.location_id = told.subject AND fact.position = told.position"
+            if fed.table.name in _TOLD
+            else ""
+        )
+        for fed in FED.values()
+        if fed.table is not SALE_LINE
+    )
+    + ") GROUP BY source"
+)
 _STANDING = (
     "WITH latest AS (SELECT feed, location_id, arg_max(state, (occurred_at, known_at)) AS state"
     " FROM state WHERE known_at <= $known_by GROUP BY ALL)"
@@ -290,16 +337,29 @@ _STANDING = (
 )
 
 
-def _counted(row: Mapping[str, Any] | None) -> dict[str, Any]:
-    """What is told of a feed's lines; of a feed of which every row was turned away, that there are none."""
+def _feeds_of(mappings: Mapping[str, tuple[str, str]]) -> dict[str, str]:
+    """The feed of each source, by the mappings that it was read by."""
+    told = (json.loads(content) for _, content in mappings.values())
+    return {each["source"]: each["feed"] for each in told}
+
+
+def _happened(row: Mapping[str, Any] | None) -> dict[str, Any]:
     one = row or {}
     return {
         "lines": one.get("lines", 0),
+        "first_occurred_at": one.get("first"),
+        "last_occurred_at": one.get("last"),
+    }
+
+
+def _counted(row: Mapping[str, Any] | None) -> dict[str, Any]:
+    """What is told of a feed's sales; of a feed of which every row was turned away, that there are none."""
+    one = row or {}
+    return {
+        **_happened(row),
         "orders": one.get("orders", 0),
         "distinct_skus": one.get("distinct_skus", 0),
         "lines_without_customer": one.get("without_customer", 0),
-        "first_occurred_at": one.get("first"),
-        "last_occurred_at": one.get("last"),
         "units": {"net": one.get("net", 0), "gross": one.get("gross", 0)},
     }
 
@@ -323,12 +383,16 @@ _APART = """
 """
 
 
-def _of_sales(mapping: ingest.Mapping) -> None:
-    if (mapping.feed, mapping.target) != (POS, SALE_LINE):
+def _fed(mapping: ingest.Mapping) -> Fed:
+    """How the rows of the mapping's table become events."""
+    tables = ingest.FEEDS.get(mapping.feed)
+    if tables is None or mapping.table not in tables:
+        fills = f"fills {' and '.join(tables)}" if tables else "is none"
         raise Misused(
-            f"mapping {mapping.source} is of feed {mapping.feed} and table {mapping.table}; "
-            f"sales are of feed {POS} and table {SALE_LINE.name}"
+            f"mapping {mapping.source} is of feed {mapping.feed} and table {mapping.table}; feed "
+            f"{mapping.feed} {fills}, the feeds are {', '.join(ingest.FEEDS)}"
         )
+    return FED[mapping.table]
 
 
 def _tell(batches: Sequence[ingest.Loaded], fresh: Mapping[str, int], told: list[FileRead]) -> None:
@@ -393,19 +457,35 @@ def _together(loaded: Iterator[ingest.Loaded]) -> Iterator[list[ingest.Loaded]]:
         yield waiting
 
 
-def _by_partition(tenant: str, rows: pa.Table) -> dict[int, list[pa.Table]]:
-    """The lines of each trading day of a location, in one order, by the partition they belong to."""
-    found: dict[int, list[pa.Table]] = {}
-    order = [(name, "ascending") for name in ("location_id", "day", "occurred_at", "line_key")]
-    sorted_rows = rows.sort_by(order)
-    names = sorted_rows["location_id"].combine_chunks()
-    days = pc.binary_join_element_wise(
-        sorted_rows["day"].cast(pa.string()).combine_chunks(), names, "/"
-    )
+@dataclass(frozen=True)
+class _Part:
+    """Rows that become one event."""
+
+    type: str
+    subject: str
+    rows: pa.Table
+
+
+def _by_partition(tenant: str, fed: Fed, rows: pa.Table) -> dict[int, list[_Part]]:
+    """The rows of each event, in one order, by the partition they belong to.
+
+    Of rows of the same key, which is something said anew, the later comes later.
+    """
+    found: dict[int, list[_Part]] = {}
+    order = [each for each in (fed.subject, fed.apart, "occurred_at", *fed.table.key) if each]
+    rows = rows.sort_by([(name, "ascending") for name in dict.fromkeys(order)])
+    apart = rows[fed.apart].cast(pa.string()).combine_chunks() if fed.apart else None
+    if fed.subject is None:
+        subjects = pa.repeat(HEADQUARTERS, rows.num_rows)
+    else:
+        subjects = rows[fed.subject].combine_chunks()
+    edges = subjects if apart is None else pc.binary_join_element_wise(apart, subjects, "/")
     start = 0
-    for end in pc.run_end_encode(days).run_ends.to_pylist():
-        partition = bus.partition_of(tenant, names[start].as_py())
-        found.setdefault(partition, []).append(sorted_rows.slice(start, end - start))
+    for end in pc.run_end_encode(edges).run_ends.to_pylist():
+        subject = subjects[start].as_py()
+        type_ = fed.type if apart is None else fed.called.get(apart[start].as_py(), fed.type)
+        part = _Part(type_, subject, rows.slice(start, end - start))
+        found.setdefault(bus.partition_of(tenant, subject), []).append(part)
         start = end
     return found
 

@@ -19,7 +19,7 @@ from storekeep import bus, features, ledger
 from storekeep.errors import Refused
 from storekeep.events import EVENT_TABLES
 from storekeep.features import sku_location
-from storekeep.lake import FACTS, MARKETING, PRODUCTS, QUARANTINE, QUARANTINE_STEPS, TERMS, Kept
+from storekeep.lake import FACTS, MARKETING, QUARANTINE, QUARANTINE_STEPS, TERMS, Kept
 from storekeep.pipeline.tracing import FEATURES
 from storekeep.pipeline.working import Working
 from storekeep.store import PARTITIONS, Traced, Transaction
@@ -29,7 +29,7 @@ _TABLES: Mapping[str, Kept] = {
     kept.name: kept
     for kept in (
         *FACTS.values(),
-        *(PRODUCTS, TERMS, QUARANTINE, QUARANTINE_STEPS, sku_location.KEPT),
+        *(TERMS, QUARANTINE, QUARANTINE_STEPS, sku_location.KEPT),
         *MARKETING.values(),
     )
 }

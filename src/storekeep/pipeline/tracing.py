@@ -261,8 +261,8 @@ def _told(event: Event) -> dict[str, Any]:
         "events": {event.type: 1},
         "schema": _schema(EVENT_TABLES[event.type]),
     }
-    if "source_file" in event.facts.column_names:
-        return {**said, "files": _files([event])}
+    if files := _files([event]):
+        return {**said, "files": files}
     if "decision_id" in event.facts.column_names:
         ids = event.facts["decision_id"].unique().to_pylist()
         return {**said, "decided": len(ids), "decision_ids": ids[:_MOST_IDS]}
@@ -308,6 +308,8 @@ def _read(batches: Sequence[ingest.Loaded]) -> list[dict[str, Any]]:
 
 def _files(told: Sequence[Event]) -> list[dict[str, Any]]:
     """Of which files the facts of events are, and between which of their lines."""
+    if "source_file" not in told[0].facts.column_names:
+        return []
     return _grouped(
         pa.concat_tables(each.facts.select(["source_file", "source_line"]) for each in told)
     )
@@ -324,6 +326,7 @@ def _grouped(rows: pa.Table) -> list[dict[str, Any]]:
             "last": row["source_line_max"],
         }
         for row in found.sort_by("source_file").to_pylist()
+        if row["source_file"] is not None
     ]
 
 

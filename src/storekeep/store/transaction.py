@@ -126,6 +126,16 @@ class Transaction(Traces):
             (self.tenant, kind, name),
         )
 
+    def in_force(self, kind: str) -> dict[str, tuple[str, str]]:
+        """Version and content of what is in force of a kind, by name."""
+        rows = self._run(
+            "SELECT DISTINCT ON (name) name, version, content FROM promotion JOIN registry"
+            " USING (tenant, kind, name, version) WHERE tenant = %s AND kind = %s"
+            " ORDER BY name, sequence DESC",
+            (self.tenant, kind),
+        )
+        return {row["name"]: (row["version"], row["content"]) for row in rows}
+
     def decided_under(
         self, agent: str, rulebook_version: str, since: datetime
     ) -> list[dict[str, Any]]:
