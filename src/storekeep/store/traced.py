@@ -86,7 +86,7 @@ class Traces(Waiting):
             " FROM unnest(%s::int[], %s::bigint[]) AS told (partition, last)"
             " JOIN lineage_run r ON r.tenant = %s AND r.output = %s AND r.partition = told.partition"
             " AND r.first <= told.last AND r.version IS NULL"
-            " ORDER BY r.ended_at DESC, r.run_id DESC LIMIT %s",
+            " ORDER BY r.ended_at DESC, r.partition, r.first DESC LIMIT %s",
             (list(places), list(places.values()), self.tenant, output, limit),
         )
 
