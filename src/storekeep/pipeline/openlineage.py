@@ -354,12 +354,14 @@ def _post(client: httpx.Client, address: str, target: str, event: Mapping[str, A
         raise Transient(
             f"{target} cannot be reached: {error}; see that it runs, then export again"
         ) from error
-    said = f"{target} answers {answer.status_code} to run {event['run']['runId']}"
-    if answer.status_code in _AGAIN or answer.status_code >= 500:
-        raise Transient(f"{said}; export again when it is well")
+    status, run_id = answer.status_code, event["run"]["runId"]
+    if status in _AGAIN or status >= 500:
+        raise Transient(f"{target} answers {status} to run {run_id}; export again when it is well")
     if not answer.is_success:
-        words = " ".join(answer.text[:200].split())
-        raise Permanent(f"{said}: {words or 'nothing more'}; is it an OpenLineage endpoint?")
+        words = " ".join(answer.text[:200].split()) or "nothing more"
+        raise Permanent(
+            f"{target} answers {status} to run {run_id}: {words}; is it an OpenLineage endpoint?"
+        )
 
 
 def _address(url: str) -> tuple[str, str]:
