@@ -20,6 +20,7 @@ CREATE TABLE lineage_run (
 );
 CREATE INDEX lineage_run_place ON lineage_run (tenant, output, partition, last) WHERE partition IS NOT NULL;
 CREATE INDEX lineage_run_version ON lineage_run (tenant, output, version) WHERE version IS NOT NULL;
+CREATE INDEX lineage_run_ended ON lineage_run (tenant, ended_at, run_id);
 
 CREATE TABLE lineage_sent (
   tenant text NOT NULL,

@@ -11,6 +11,7 @@ import json
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit, urlunsplit
@@ -278,7 +279,7 @@ class Exporting(Lineage):
         waiting = path.with_name(path.name + ".part")
         try:
             with waiting.open("w", encoding="utf-8") as file:
-                for run in self._runs_for(None):
+                for run in chain.from_iterable(self._untold(None)):
                     file.writelines(json.dumps(each) + "\n" for each in events(run, self.tenant))
                     many += 1
             waiting.replace(path)
@@ -299,7 +300,7 @@ class Exporting(Lineage):
         address, target = _address(url)
         runs = 0
         with httpx.Client(timeout=_TIMEOUT_SECONDS, trust_env=False) as client:
-            while batch := self._unsent(target):
+            for batch in self._untold(target):
                 done: list[str] = []
                 try:
                     for run in batch:
@@ -312,18 +313,15 @@ class Exporting(Lineage):
                 runs += len(done)
         return runs
 
-    def _unsent(self, target: str) -> list[Traced]:
-        with self.store.transaction(self.tenant) as tx:
-            return tx.unsent(target, _AT_ONCE)
-
-    def _runs_for(self, target: str | None) -> Iterator[Traced]:
+    def _untold(self, target: str | None) -> Iterator[list[Traced]]:
+        """The runs of which a target was not told, or all, some at a time."""
         after = None
         while True:
             with self.store.transaction(self.tenant) as tx:
                 batch = tx.unsent(target, _AT_ONCE, after)
             if not batch:
                 return
-            yield from batch
+            yield batch
             after = batch[-1].run_id
 
     def _send(

@@ -80,9 +80,9 @@ class Traces(Waiting):
         """
         return self._traced(
             "SELECT r.run_id::text, r.job, r.state, r.begun_at, r.ended_at, r.output, r.partition, r.first,"
-            " r.last, (SELECT min(v.version) FROM lineage_run v WHERE v.tenant = r.tenant"
+            " r.last, (SELECT v.version FROM lineage_run v WHERE v.tenant = r.tenant"
             "  AND v.output = r.output AND v.partition = r.partition AND v.last >= r.last"
-            "  AND v.version IS NOT NULL) AS version, r.facts, r.content"
+            "  AND v.version IS NOT NULL ORDER BY v.last LIMIT 1) AS version, r.facts, r.content"
             " FROM unnest(%s::int[], %s::bigint[]) AS told (partition, last)"
             " JOIN lineage_run r ON r.tenant = %s AND r.output = %s AND r.partition = told.partition"
             " AND r.first <= told.last AND r.version IS NULL"
