@@ -10,11 +10,9 @@ import pytest
 from storekeep import servers
 from storekeep.config import Settings
 from tests.docs.console import Console, File, steps
-from tests.docs.test_decisions_page import console
 
 pytestmark = pytest.mark.docs
 PAGE = (Path(__file__).parents[2] / "docs" / "lineage.md").read_text(encoding="utf-8")
-__all__ = ["console"]
 
 
 @pytest.mark.slow

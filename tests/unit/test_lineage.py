@@ -236,6 +236,16 @@ def test_a_file_that_is_refused_is_a_run_that_failed_and_made_nothing(place: Pla
     assert set(files(place.pipeline.lineage("sale_line")["inputs"][0])) == {"a.csv"}
 
 
+def test_a_file_that_is_passed_over_failed_too(place: Place) -> None:
+    good, bad = place.file("a.csv", line(1)), place.folder / "b.csv"
+    bad.write_text("receipt,item\nr1,apple\n")
+    passed: list[Path] = []
+    place.pipeline.read_feed(place.mapping, [bad, good], refuse=lambda file, _: passed.append(file))
+    assert passed == [bad]
+    assert [each.state for each in runs_of(place.pipeline)].count("fail") == 1
+    hold(place)
+
+
 def test_what_no_run_is_noted_of_is_told_by_the_log(place: Place) -> None:
     """So comes what a transport brings: who told it, and the files that its facts name."""
     facts = shop.sales(FIRST_DAY, FIRST_DAY)

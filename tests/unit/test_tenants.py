@@ -377,6 +377,7 @@ def reads(two: Two) -> dict[str, Callable[[Transaction], Any]]:
         "registered": lambda tx: tx.registered("rulebook", "replenish"),
         "subjects": lambda tx: tx.subjects(),
         "told_by": lambda tx: tx.told_by("SaleRecorded").to_pylist(),
+        "in_force": lambda tx: tx.in_force("rulebook"),
         "traced": lambda tx: tx.traced(two.run),
         "traced_places": lambda tx: tx.traced_places("sale_line", {partition: 99}),
         "traced_at": lambda tx: tx.traced_at("sale_line", partition, 1, 99),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from datetime import datetime
 from pathlib import Path
@@ -28,6 +28,13 @@ FEEDS: Mapping[str, str] = {
     "suppliers": "what suppliers answer, ship and deliver",
     "products": "items of a catalogue",
     "fulfilments": "what was sent out of customers' orders",
+}
+# The mappings that ship for files whose columns are named as ours.
+USUAL: Mapping[str, str] = {
+    "stock": "stock_counts",
+    "suppliers": "deliveries",
+    "products": "catalogue",
+    "fulfilments": "fulfilments",
 }
 _COUNTS = ("read", "accepted", "duplicates")
 _TALLIES = ("rejected", "ignored", "repaired")
@@ -61,10 +68,23 @@ _ASIDE = (
     Column("Why", wrap=True, drop=2),
     Column("Says", wrap=True, drop=4),
 )
-_MAPPING = click.option(
-    "--mapping", metavar="NAME|FILE", required=True, help="What the columns mean."
-)
-_LOCATION = click.option(
+
+
+def _mapping_option(
+    usual: str | None = None,
+) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """The option that names a mapping, which is needed where none is usual."""
+    known: dict[str, Any] = {"default": usual, "show_default": True} if usual else {}
+    return click.option(
+        "--mapping",
+        metavar="NAME|FILE",
+        required=usual is None,
+        help="What the columns mean.",
+        **known,
+    )
+
+
+LOCATION = click.option(
     "--location",
     "location_id",
     metavar="ID",
@@ -89,29 +109,42 @@ class Cell(click.ParamType[tuple[str, str]]):
         return name, said
 
 
-@click.group(cls=Group)
-def ingest() -> None:
+_SUGGESTED = click.Path(exists=True, dir_okay=False, path_type=Path)
+
+
+@click.group(cls=Group, invoke_without_command=True)
+@click.option(
+    "--suggest", "sample", metavar="FILE", type=_SUGGESTED, help="The same as `suggest FILE`."
+)
+@click.pass_context
+def ingest(context: click.Context, sample: Path | None) -> None:
     """Take in what others sent, and see to what was rejected."""
+    if sample is not None:
+        context.invoke(suggest, file=sample)
+        context.exit()
+    if context.invoked_subcommand is None:
+        raise click.exceptions.NoArgsIsHelpError(context)
 
 
 def _of(feed: str, brings: str) -> click.Command:
     """The command that takes files of one feed in."""
 
     @click.argument(
-        "files",
-        metavar="FILE...",
+        "paths",
+        metavar="PATH...",
         nargs=-1,
         required=True,
-        type=click.Path(exists=True, dir_okay=False, path_type=Path),
-        help=f"Files of {brings}, plain, gz or zip.",
+        type=click.Path(exists=True, path_type=Path),
+        help=f"Files of {brings}, plain, gz or zip, and folders of them.",
     )
-    @_MAPPING
-    @_LOCATION
+    @_mapping_option(USUAL.get(feed))
+    @LOCATION
     @pass_asked
-    def take_in(asked: Asked, files: Sequence[Path], mapping: str, location_id: str | None) -> None:
+    def take_in(asked: Asked, paths: Sequence[Path], mapping: str, location_id: str | None) -> None:
         from storekeep.cli.progress import Bars
 
-        found, key = _mapping(asked, mapping, feed)
+        found, key = mapping_of(asked, mapping, feed)
+        files = [file for path in paths for file in _files(path)]
         with asked.pipeline() as pipeline, Bars() as bars:
             bars.begin(f"Taking in {shown.count(len(files), 'file')}")
             told = pipeline.read_feed(
@@ -134,7 +167,17 @@ for _feed, _brings in FEEDS.items():
     _of(_feed, _brings)
 
 
-def _mapping(asked: Asked, name: str, feed: str | None = None) -> tuple[Mapped, bytes | None]:
+def _files(path: Path) -> list[Path]:
+    """A file, or those in a folder that are not hidden, by name."""
+    if not path.is_dir():
+        return [path]
+    files = sorted(each for each in path.iterdir() if each.is_file() and each.name[0] != ".")
+    if not files:
+        raise Misused(f"{path} holds no files")
+    return files
+
+
+def mapping_of(asked: Asked, name: str, feed: str | None = None) -> tuple[Mapped, bytes | None]:
     """A mapping, of a feed if one is named, and the key of pseudonyms where it takes one."""
     settings = asked.at_home()
     from storekeep import ingest as reading
@@ -147,7 +190,7 @@ def _mapping(asked: Asked, name: str, feed: str | None = None) -> tuple[Mapped, 
 
 
 def _answer(asked: Asked, found: Mapped, told: Sequence[FileRead]) -> dict[str, Any]:
-    totals = _totals(told)
+    totals = totals_of(told)
     files = [_of_file(each) for each in told]
     document = {"feed": found.feed, "source": found.source, "files": files, "totals": totals}
     asked.answer(document, _read_text(told, totals))
@@ -158,7 +201,8 @@ def _of_file(one: FileRead) -> dict[str, Any]:
     return {**asdict(one), **{name: dict(sorted(getattr(one, name).items())) for name in _TALLIES}}
 
 
-def _totals(told: Sequence[FileRead]) -> dict[str, Any]:
+def totals_of(told: Sequence[FileRead]) -> dict[str, Any]:
+    """What became of the lines of all files."""
     tallies = {
         name: sum((getattr(each, name) for each in told), Counter[str]()) for name in _TALLIES
     }
@@ -187,6 +231,21 @@ def _read_text(told: Sequence[FileRead], totals: Mapping[str, Any]) -> str:
     if unmapped:
         said.append(f"Columns that the mapping does not name: {', '.join(unmapped)}.")
     return "\n".join([shown.table(_FILES, rows), "", *map(shown.printable, said)])
+
+
+@ingest.command()
+@click.argument("file", metavar="FILE", type=_SUGGESTED, help="A file of the feed.")
+@pass_asked
+def suggest(asked: Asked, file: Path) -> None:
+    """Propose a mapping for files like one.
+
+    Nothing is taken in. What is printed is a mapping that loads; look at the lines that say LOOK, and keep it
+    in a file.
+    """
+    from storekeep import ingest as reading
+
+    found = reading.suggest(file)
+    asked.answer({"mapping": found.text, "look": list(found.look)}, found.text.rstrip("\n"))
 
 
 @ingest.group(cls=Group)
@@ -291,8 +350,8 @@ def fix(
 @click.argument(
     "ids", metavar="[ID]...", nargs=-1, help="Only these rows; all of the mapping's source if none."
 )
-@_MAPPING
-@_LOCATION
+@_mapping_option()
+@LOCATION
 @click.option("--as", "principal", metavar="NAME", help="Who replays them, if not you.")
 @pass_asked
 def replay(
@@ -308,7 +367,7 @@ def replay(
     quarantine.
     """
     by = principal or asked.settings().principal
-    found, key = _mapping(asked, mapping)
+    found, key = mapping_of(asked, mapping)
     with asked.pipeline() as pipeline:
         told = pipeline.replay_aside(found, ids, by=by, location_id=location_id, pseudonym_key=key)
     _answer(asked, found, told)
@@ -320,24 +379,32 @@ def replay(
 )
 @pass_asked
 def feeds(asked: Asked, known_by: datetime | None) -> None:
-    """Show how each feed of sales stands, now or as known earlier."""
+    """Show how each feed stands, now or as known earlier."""
     zone = asked.zone()
     with asked.pipeline() as pipeline:
         rows = pipeline.feeds(asked.moment(known_by))
     cells = [
         (
-            *(row["feed"], row["source"], row["state"], f"{row['lines']:,}", f"{row['orders']:,}"),
-            *(f"{row['distinct_skus']:,}", f"{row['units']['net']:,}"),
-            ", ".join(
-                shown.money(each["net"], currency) for currency, each in row["value_minor"].items()
-            ),
+            *(row["feed"], row["source"], row["state"], f"{row['lines']:,}"),
+            *_sold(row),
             *(shown.moment(row[f"{name}_occurred_at"], zone) for name in ("first", "last")),
             shown.listed(row["rejected"]),
         )
         for row in rows
     ]
     text = f"{shown.table(_FEEDS, cells)}\n\nUnits and values are net of returns. Times are in {zone.key}."
-    asked.answer(rows, text if rows else "No feed of sales has brought anything yet.")
+    asked.answer(rows, text if rows else "No feed has brought anything yet.")
+
+
+def _sold(row: Mapping[str, Any]) -> tuple[str, str, str, str]:
+    """Orders, items, units and value of a feed of sales; of another there are none."""
+    if "orders" not in row:
+        return "", "", "", ""
+    values = row["value_minor"].items()
+    return (
+        *(f"{row['orders']:,}", f"{row['distinct_skus']:,}", f"{row['units']['net']:,}"),
+        ", ".join(shown.money(each["net"], currency) for currency, each in values),
+    )
 
 
 COMMANDS = (ingest, feeds)

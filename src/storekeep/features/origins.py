@@ -133,7 +133,7 @@ def _used(
     }
     found = lake.query(
         f"WITH used AS (SELECT * FROM told WHERE {where}), placed AS (SELECT {place} AS position,"
-        f" {file} AS file, {line} AS line FROM used), island AS (SELECT *, line - row_number() OVER"
+        f" {file} AS file, {line} AS line FROM used), island AS (SELECT *, line - dense_rank() OVER"
         " (PARTITION BY position, file ORDER BY line) AS island FROM placed)"
         " SELECT position, file, min(line) AS first, max(line) AS last, count(*) AS lines"
         " FROM island GROUP BY position, file, island ORDER BY file, first, position",

@@ -23,6 +23,7 @@ from storekeep.ingest.products import Products, load_products
 from storekeep.ingest.pseudonyms import pseudonym_key
 from storekeep.ingest.staging import as_cells
 from storekeep.ingest.statement import parsed
+from storekeep.ingest.suggesting import Suggestion, suggest
 
 __all__ = [
     "FEEDS",
@@ -32,6 +33,7 @@ __all__ = [
     "Marketing",
     "Origin",
     "Products",
+    "Suggestion",
     "as_cells",
     "complete_journey_files",
     "filters",
@@ -44,6 +46,7 @@ __all__ = [
     "origins",
     "pseudonym_key",
     "shipped",
+    "suggest",
 ]
 
 

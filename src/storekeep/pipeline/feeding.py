@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -71,6 +72,7 @@ class Feeding(Quarantining):
         location_id: str | None = None,
         pseudonym_key: bytes | None = None,
         step: Callable[[int], object] = lambda _: None,
+        refuse: Callable[[Path, StorekeepError], object] | None = None,
     ) -> list[FileRead]:
         """Take the rows of files in, each once however often it is read; what became of each file.
 
@@ -78,20 +80,28 @@ class Feeding(Quarantining):
         and does not say which happens at `location_id`; a sale, where that is left out, in its store. `step`
         is told of lines as they are dealt with. Raises `Misused` when no feed fills the mapping's table, and
         `Refused` for a file that cannot be read: nothing of that file is taken in, the files before it are.
+        With `refuse` that is told of such a file instead, and the others are read.
         """
         _fed(mapping)
-        loaded = ingest.load(
+        load = partial(
+            ingest.load,
             mapping,
-            files,
             known_at=self.now(),
             references=self._references(mapping),
             location_id=location_id,
             pseudonym_key=pseudonym_key,
             batch_rows=bus.MAX_FACTS,
         )
+        reading = Reading("ingest", mapping, self.now(), (), paths_of(files))
+
+        def refused(file: Path, error: StorekeepError) -> None:
+            self._trace_failed(reading, error)
+            if refuse is not None:
+                refuse(file, error)
+
+        loaded = load(files) if refuse is None else _passing_over(load, files, refused)
         self._keep_mapping(mapping)
         told: list[FileRead] = []
-        reading = Reading("ingest", mapping, self.now(), (), paths_of(files))
         try:
             for batches in _together(loaded):
                 self._read(replace(reading, begun_at=self.now(), batches=batches), told)
@@ -393,6 +403,21 @@ def _fed(mapping: ingest.Mapping) -> Fed:
             f"{mapping.feed} {fills}, the feeds are {', '.join(ingest.FEEDS)}"
         )
     return FED[mapping.table]
+
+
+def _passing_over(
+    load: Callable[[Sequence[Path]], Iterator[ingest.Loaded]],
+    files: Sequence[Path],
+    refuse: Callable[[Path, StorekeepError], object],
+) -> Iterator[ingest.Loaded]:
+    """What files give, without those that cannot be read, which are told."""
+    # What is wrong with the mapping is wrong with no file.
+    yield from load([])
+    for file in files:
+        try:
+            yield from load([file])
+        except (Misused, Refused) as error:
+            refuse(file, error)
 
 
 def _tell(batches: Sequence[ingest.Loaded], fresh: Mapping[str, int], told: list[FileRead]) -> None:
