@@ -420,8 +420,18 @@ class Shop:
             "events": dict(events),
             "facts": dict(facts),
             "stock_behind": behind,
+            "traced": self.traced(),
             "history_as_logged": self.history() == {name: [n, n] for name, n in kept.items() if n},
         }
+
+    def traced(self) -> dict[str, bool]:
+        """Of each table whether the runs that are noted are all that it was made by, and no more."""
+        found = {}
+        for name in ("sale_line", "order_move", "stock_count", "feature_sku_location"):
+            if self.pipeline.lake.version(name) > 0:
+                tree = self.pipeline.lineage(name)
+                found[name] = tree["rows"] == tree["rows_of_runs"]
+        return found
 
     def history(self) -> dict[str, list[int]]:
         """Rows of each table of facts, and how many of them are different facts."""

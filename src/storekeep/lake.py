@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 import threading
+from bisect import bisect_left
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -140,7 +141,7 @@ class Lake:
         self.close()
 
     def append(self, kept: Kept, rows: pa.Table, *, writer: str, position: int) -> int:
-        """Append rows as one new version, once for each position of a writer; the table's version.
+        """Append rows as one new version, once for each position of a writer; the version that has them.
 
         A writer that repeats a position it has written, after a crash between this and its own commit,
         changes nothing. `rows` have the columns of `kept`.
@@ -148,20 +149,40 @@ class Lake:
         with self._lock:
             table = self._open(kept.name) or self._create(kept)
             done = table.transaction_version(writer)
-            if done is None or done < position:
-                rows = rows.cast(kept.schema)
-                if kept.month_of is not None:
-                    rows = rows.append_column(_MONTH, _months(rows[kept.month_of]))
-                self._write(kept, table, rows, Transaction(writer, position))
-                if table.version() % _APPENDS_TOGETHER == 0:
-                    self._compact(kept, table)
-            return table.version()
+            if done is not None and done >= position:
+                return table.version()
+            rows = rows.cast(kept.schema)
+            if kept.month_of is not None:
+                rows = rows.append_column(_MONTH, _months(rows[kept.month_of]))
+            self._write(kept, table, rows, Transaction(writer, position))
+            version = table.version()
+            if version % _APPENDS_TOGETHER == 0:
+                self._compact(kept, table)
+            return version
 
     def written(self, name: str, writer: str) -> int | None:
         """The last position that a writer has appended to a table."""
         with self._lock:
             table = self._open(name)
             return None if table is None else table.transaction_version(writer)
+
+    def written_at(self, name: str, version: int, writers: Sequence[str]) -> dict[str, int]:
+        """The last position that each of some writers had appended to a table by a version of it."""
+        with self._lock:
+            table = self._at(name, version)
+            found = {writer: table.transaction_version(writer) for writer in writers}
+            return {writer: position for writer, position in found.items() if position is not None}
+
+    def brought(self, name: str, writer: str, position: int) -> int:
+        """The first version of a table that has all that a writer had appended up to a position."""
+        with self._lock:
+            if (self.written(name, writer) or 0) < position:
+                raise InvariantBroken(f"{writer} has not appended position {position} to {name}")
+            return bisect_left(
+                range(self.version(name)),
+                position,
+                key=lambda version: self.written_at(name, version, [writer]).get(writer, 0),
+            )
 
     def version(self, name: str) -> int:
         """The newest version of a table; -1 while it does not exist."""
@@ -222,6 +243,15 @@ class Lake:
             self._tables.pop(name, None)
             raise Permanent(
                 f"history in {path} cannot be read: {_first_line(error)}; restore a backup"
+            ) from error
+
+    def _at(self, name: str, version: int) -> DeltaTable:
+        """The table as it was at a version."""
+        try:
+            return DeltaTable(str(self._root / name), version=version)
+        except delta.DeltaError as error:
+            raise Refused(
+                f"version {version} of {name} is not in the lake: {_first_line(error)}"
             ) from error
 
     def _create(self, kept: Kept) -> DeltaTable:
@@ -299,12 +329,7 @@ class Lake:
         if table is None or (version is not None and version < 0):
             return []
         if version is not None and version != table.version():
-            try:
-                table = DeltaTable(str(self._root / kept.name), version=version)
-            except delta.DeltaError as error:
-                raise Refused(
-                    f"version {version} of {kept.name} is not in the lake: {_first_line(error)}"
-                ) from error
+            table = self._at(kept.name, version)
         wanted = None
         if months is not None and kept.month_of is not None:
             wanted = [(_MONTH, ">=", months[0]), (_MONTH, "<=", months[1])]

@@ -193,6 +193,8 @@ def wrong(words: list[str]) -> str | None:
         if word in takes:
             next(rest, None)
         elif not word.startswith("-") and isinstance(command, click.Group):
+            if word not in command.commands and (other := getattr(command, "otherwise", None)):
+                return wrong([*words[: words.index(word)], other, *words[words.index(word) :]])
             if word not in command.commands:
                 return f"{command.name} has no command {word}"
             command = command.commands[word]

@@ -109,6 +109,9 @@ def state(home: Settings) -> dict[str, Any]:
             f"SELECT {names} FROM sale ORDER BY ALL", tables={"sale": SALE_LINES}
         )
         raws = sorted(pipeline.aside()["raw"].to_pylist())
+        tree = pipeline.lineage("sale_line")
+    assert tree["rows"] == tree["rows_of_runs"] == lines.num_rows
+    assert all(each["kind"] == "file" for run in tree["inputs"] for each in run["inputs"])
     return {"feed": feed, "lines": lines.to_pylist(), "raws": raws}
 
 

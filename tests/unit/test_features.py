@@ -434,7 +434,7 @@ def test_moving_features_to_the_same_moment_twice_keeps_the_first(shop: Shop) ->
     lake = shop.pipeline.lake
     before = lake.version(FEATURE_TABLE.name)
     for at in (KNOWN_BY, KNOWN_BY - timedelta(days=1)):
-        assert features.update(lake, LOCATION, today=TODAY, known_by=at) == 0
+        assert features.update(lake, LOCATION, today=TODAY, known_by=at).items == 0
     assert lake.version(FEATURE_TABLE.name) == before
 
 

@@ -27,7 +27,17 @@ from storekeep.errors import InvariantBroken, Refused
 from storekeep.events import Event
 from storekeep.lake import SALE_LINES, STOCK_COUNTS, Lake
 from storekeep.servers import Database
-from storekeep.store import RESTATED, ROLE, SCHEMA, Arrival, DeadLetter, Store, Transaction, packed
+from storekeep.store import (
+    RESTATED,
+    ROLE,
+    SCHEMA,
+    Arrival,
+    DeadLetter,
+    Store,
+    Traced,
+    Transaction,
+    packed,
+)
 from tests import shop
 
 OFFICE = "back_office"
@@ -39,6 +49,8 @@ APPEND_ONLY = {
     "ledger_batch",
     "ledger_page",
     "ledger_step",
+    "lineage_run",
+    "lineage_sent",
     "registry",
     "promotion",
 }
@@ -82,6 +94,7 @@ class Two:
     home: Settings
     reverted: str
     version: str
+    run: str
 
     @property
     def partition(self) -> int:
@@ -128,10 +141,13 @@ def two(home_settings: Settings) -> Iterator[Two]:
             )
             tx.restate("shop", STANDS)
             tx.name_items("shop", {"1": "bread"})
+            tx.mark_sent("catalogue", [found[0]["batch_id"]])
         with store.transaction(eve) as tx:
             tx.make_tenant()
         version = found[0]["rulebook_version"]
-        yield Two(database, store, home.tenant, eve, ids, 1, home, reverted, version)
+        yield Two(
+            database, store, home.tenant, eve, ids, 1, home, reverted, version, found[0]["batch_id"]
+        )
 
 
 def again(opened: shop.Shop, *ids: str) -> str:
@@ -412,6 +428,14 @@ def reads(two: Two) -> dict[str, Callable[[Transaction], Any]]:
         "next_version": lambda tx: tx.next_version("order_document") - 1,
         "subjects": lambda tx: tx.subjects(),
         "told_by": lambda tx: tx.told_by("SaleRecorded").to_pylist(),
+        "traced": lambda tx: tx.traced(two.run),
+        "traced_places": lambda tx: tx.traced_places("sale_line", {partition: 99}),
+        "traced_at": lambda tx: tx.traced_at("sale_line", partition, 1, 99),
+        "traced_versions": lambda tx: tx.traced_versions("sale_line", 99),
+        "count_traced": lambda tx: tx.count_traced("sale_line", {partition: 99})["runs"],
+        "count_traced_versions": lambda tx: tx.count_traced_versions("sale_line", 99)["runs"],
+        "untraced": lambda tx: tx.untraced(["SaleRecorded"], "nothing", {partition: 99}),
+        "unsent": lambda tx: tx.unsent("catalogue", 99),
         "modes": lambda tx: tx.modes(),
         "halts": lambda tx: tx.halts(),
         "decided_lately": lambda tx: tx.decided_lately(
@@ -549,6 +573,10 @@ WRITES: dict[str, Callable[[Transaction, Two], Any]] = {
         b"x" * 32,
     ),
     "append_pages": lambda tx, _: tx.append_pages(1, 0, packed(pa.array(["{}"]))),
+    "add_traced": lambda tx, two: tx.add_traced(
+        Traced(two.run, "x", "fail", HENCE, HENCE, {"code": "x"}, "sale_line", 1, 1, 1)
+    ),
+    "mark_sent": lambda tx, two: tx.mark_sent("catalogue", [two.run]),
     "add_run": lambda tx, _: tx.add_run(
         1,
         {
@@ -569,7 +597,7 @@ def test_each_method_of_a_transaction_is_tried() -> None:
         if not name.startswith("_")
     }
     # One refuses for want of an entry, one tells of what is wrong, see below; the time is nobody's.
-    assert methods == {*reads(Two(*[None] * 9)), *WRITES, "ledger_entry", "ledger_astray", "now"}  # type: ignore[arg-type]  # only their names
+    assert methods == {*reads(Two(*[None] * 10)), *WRITES, "ledger_entry", "ledger_astray", "now"}  # type: ignore[arg-type]  # only their names
 
 
 def test_no_method_tells_of_others(two: Two) -> None:

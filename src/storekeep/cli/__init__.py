@@ -6,7 +6,7 @@ needs it, so that `storekeep --help` answers at once.
     asked      the options that every command takes, and the home, time zone and output they choose
     failures   what went wrong, in one line, with its exit code
     shown      times, money and tables for a person to read
-    homes, feeds, decisions, approvals, execution, orders, policies, agents, work
+    homes, feeds, decisions, approvals, execution, orders, lineage, policies, agents, work
                the commands
 """
 

@@ -1,11 +1,15 @@
 """Features: what is known about a subject as of a time, the same for a decision and for its replay."""
 
+from storekeep.features.origins import ORIGINS, Asked, Used, behind_features, behind_stock
 from storekeep.features.sku_location import (
+    FEATURE_TABLE,
     FEATURES,
     SCHEMA,
     VERSION,
+    Moved,
     compute,
     evidence,
+    moved,
     snapshot,
     stock_as_of,
     update,
@@ -14,10 +18,18 @@ from storekeep.features.sku_location import (
 
 __all__ = [
     "FEATURES",
+    "FEATURE_TABLE",
+    "ORIGINS",
     "SCHEMA",
     "VERSION",
+    "Asked",
+    "Moved",
+    "Used",
+    "behind_features",
+    "behind_stock",
     "compute",
     "evidence",
+    "moved",
     "snapshot",
     "stock_as_of",
     "update",

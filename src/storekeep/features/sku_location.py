@@ -7,8 +7,9 @@ its value in a decision and its value in a replay. Hides the windows, the point-
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import date, datetime, timedelta
 from typing import Literal
 
@@ -286,8 +287,20 @@ def compute(
     ).cast(KEPT.schema)
 
 
-def update(lake: Lake, location_id: str, *, today: date, known_by: datetime) -> int:
-    """Move the features of a location forward to a time; the number of items that have them.
+@dataclass(frozen=True)
+class Moved:
+    """Features that were moved forward: of how many items, from which versions of the lake's tables.
+
+    `version` is that of the feature table that has them; none where nothing was moved.
+    """
+
+    items: int = 0
+    version: int | None = None
+    read: Mapping[str, int] = field(default_factory=dict)
+
+
+def update(lake: Lake, location_id: str, *, today: date, known_by: datetime) -> Moved:
+    """Move the features of a location forward to a time; what was moved.
 
     Moving to the same time twice keeps the first values.
     """
@@ -295,12 +308,29 @@ def update(lake: Lake, location_id: str, *, today: date, known_by: datetime) -> 
     position = int(known_by.timestamp() * 1_000_000)
     written = lake.written(KEPT.name, writer)
     if written is not None and written >= position:
-        return 0
+        return Moved()
     versions = lake.versions([kept.name for kept in _READ])
     rows = compute(lake, location_id, today=today, known_by=known_by, versions=versions)
-    if rows.num_rows:
-        lake.append(KEPT, rows, writer=writer, position=position)
-    return int(rows.num_rows)
+    if not rows.num_rows:
+        return Moved(read=versions)
+    version = lake.append(KEPT, rows, writer=writer, position=position)
+    return Moved(rows.num_rows, version, versions)
+
+
+def moved(lake: Lake, location_id: str, known_by: datetime) -> Moved:
+    """What was moved when the features of a location were moved forward to a time, if they were."""
+    writer = f"features:{location_id}"
+    position = int(known_by.timestamp() * 1_000_000)
+    if lake.written(KEPT.name, writer) != position:
+        return Moved()
+    rows = lake.query(
+        "SELECT inputs FROM feature WHERE location_id = $location AND known_at = $known_by",
+        tables={"feature": KEPT},
+        parameters={"location": location_id, "known_by": known_by},
+        months={"feature": (f"{known_by:%Y-%m}", f"{known_by:%Y-%m}")},
+    )
+    read = json.loads(rows["inputs"][0].as_py())
+    return Moved(rows.num_rows, lake.brought(KEPT.name, writer, position), read)
 
 
 def snapshot(

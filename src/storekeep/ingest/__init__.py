@@ -22,6 +22,7 @@ from storekeep.ingest.feeds import FEEDS, Mapping, read, shipped
 from storekeep.ingest.identity import Identities, identities
 from storekeep.ingest.items import CONFLICTS, Items, items
 from storekeep.ingest.loading import Loaded, load, load_again
+from storekeep.ingest.origins import Origin, filters, origins
 from storekeep.ingest.products import Products, load_products
 from storekeep.ingest.pseudonyms import (
     MATCHED,
@@ -56,12 +57,14 @@ __all__ = [
     "Loaded",
     "Mapping",
     "Marketing",
+    "Origin",
     "Page",
     "Products",
     "Suggestion",
     "as_cells",
     "asked",
     "complete_journey_files",
+    "filters",
     "identities",
     "is_hidden",
     "items",
@@ -74,6 +77,7 @@ __all__ = [
     "mapping_of",
     "matches",
     "new_person_key",
+    "origins",
     "parsed_json",
     "parts",
     "person_of",

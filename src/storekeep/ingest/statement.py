@@ -100,7 +100,7 @@ def statement(
     with_ = ",\n".join(f"{name} AS (\n{body}\n)" for name, body in steps)
     body = _final(mapping, readers, fates, given, tuple(extra))
     counts = _counts_equals(mapping)
-    undecided = [name for name in given if counts and name not in {*_identity(mapping), "day"}]
+    undecided = [name for name in given if counts and name not in {*identity(mapping), "day"}]
     return Statement(f"WITH {with_}\n{body}", fates, counts, tuple(undecided))
 
 
@@ -447,7 +447,7 @@ def _counts_equals(mapping: Mapping) -> bool:
     return "line_key" in mapping.target.names
 
 
-def _identity(mapping: Mapping) -> list[str]:
+def identity(mapping: Mapping) -> list[str]:
     """The columns that make a row itself."""
     if _counts_equals(mapping):
         return ["quantity_units", "value_minor", "occurred_at", *mapping.document, "sku"]
@@ -457,7 +457,7 @@ def _identity(mapping: Mapping) -> list[str]:
 def _key(mapping: Mapping) -> str:
     """A digest of what makes a row itself; texts carry their length, so that no two rows read alike."""
     parts = [literal(mapping.source)]
-    for name in _identity(mapping):
+    for name in identity(mapping):
         kind, column = mapping.target.column(name).kind, quoted(name)
         value = f"epoch_us({column})" if kind == "time" else column
         text = f"coalesce(CAST({value} AS VARCHAR), '')"

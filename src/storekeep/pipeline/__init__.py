@@ -7,6 +7,7 @@ caller: the same steps run live, in a demonstration and in a replay.
     opening     one tenant's store, lake and adapters, and the rulebooks in force
     steering    the modes of agents, and the switch that stops them
     measuring   how a rulebook's version does, and what happens when it does badly
+    tracing     what each run read and wrote is noted beside it
     intake      what is reported becomes facts, stock positions, history and features
     sealing     what is personal is sealed and kept apart
     quarantine  rows that could not be taken in, until they can be
@@ -27,6 +28,8 @@ caller: the same steps run live, in a demonstration and in a replay.
     reverting   plans, reverts, replays and proofs
     writing     purchase orders as documents for suppliers
     working     all of it once, and again and again in a process of its own
+    lineage     from a decision or a table back to runs, files and lines
+    openlineage the same as OpenLineage events, for others
 """
 
 from __future__ import annotations
@@ -45,13 +48,14 @@ from storekeep.lake import Lake
 from storekeep.pipeline.answering import digest_of
 from storekeep.pipeline.deciding import Run
 from storekeep.pipeline.opening import utc_now
-from storekeep.pipeline.working import Worker, Working
+from storekeep.pipeline.openlineage import Exporting
+from storekeep.pipeline.working import Worker
 from storekeep.store import Store, Transaction
 
 __all__ = ["Pipeline", "Run", "Worker", "digest_of", "opened", "utc_now"]
 
 
-class Pipeline(Working):
+class Pipeline(Exporting):
     """One tenant's stages over one store, one lake and its adapters."""
 
 

@@ -14,7 +14,7 @@ from typing import Any
 
 import pyarrow.compute as pc
 
-from storekeep import bus, canonical, ledger, policy
+from storekeep import canonical, ledger, policy
 from storekeep.actions import Order, corrections
 from storekeep.decisions import (
     Decided,
@@ -290,8 +290,7 @@ class Answering(Rejudging):
         tx.drop_uses([key])
         tx.add_uses(_uses(changed, word))
         number = 1 + sum("after" in each for each in changed.history)
-        for each in corrections(changed.before, changed.after, self.now(), number):
-            bus.publish(tx, each)
+        self._publish(tx, "change", corrections(changed.before, changed.after, self.now(), number))
         now = {
             "role": role,
             "persons": persons,

@@ -260,9 +260,9 @@ class Deciding(Answering):
         lines = batch.committed()
         if lines.num_rows and orders_goods(lines.column_names):
             facts = stock.order_moves(lines, "committed", batch.at)
-            bus.publish(
-                tx, event("OrderCommitted", batch.batch_id, batch.location_id, batch.at, facts)
-            )
+            told = event("OrderCommitted", batch.batch_id, batch.location_id, batch.at, facts)
+            self._publish(tx, f"commit/{batch.proposed.agent}", [told])
+        self._trace_decided(tx, batch)
 
 
 def _wanted(

@@ -10,7 +10,7 @@ import json
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import partial
 from pathlib import Path
@@ -32,6 +32,7 @@ from storekeep.pipeline.quarantine import (
     Quarantining,
     known_from,
 )
+from storekeep.pipeline.tracing import Reading, paths_of
 from storekeep.retail import PRODUCT, SALE_LINE
 from storekeep.store import OURSELVES, Transaction
 from storekeep.watch import stage
@@ -96,14 +97,22 @@ class Feeding(Quarantining):
             keys=self._person_keys,
             batch_rows=bus.MAX_FACTS,
         )
-        loaded = load(files) if refuse is None else _passing_over(load, files, refuse)
+        reading = Reading("ingest", mapping, self.now(), (), paths_of(files))
+
+        def refused(file: Path, error: StorekeepError) -> None:
+            self._trace_failed(reading, error)
+            if refuse is not None:
+                refuse(file, error)
+
+        loaded = load(files) if refuse is None else _passing_over(load, files, refused)
         self._keep_mapping(mapping)
         told: list[FileRead] = []
         try:
             for batches in _ahead(_together(loaded)):
-                self._read(mapping, batches, told)
+                self._read(replace(reading, begun_at=self.now(), batches=batches), told)
                 step(sum(each.read for each in batches))
-        except (Misused, Refused):
+        except (Misused, Refused) as error:
+            self._trace_failed(reading, error)
             self._count_in()
             raise
         self._count_in()
@@ -181,13 +190,14 @@ class Feeding(Quarantining):
             self.keep_history()
             rows = pa.concat_tables(each.rows for each in batches)
             self._keep_personal(mapping.table, batches)
+            reading = Reading("replay", mapping, self.now(), batches)
             if mapping.restated is not None:
                 # A row says which line it is: it is known again by that.
-                fresh = self._restated(mapping, batches)
+                fresh = self._restated(reading)
             elif mapping.target is SALE_LINE:
-                fresh = self._taken(mapping, self._numbered(mapping, rows))
+                fresh = self._taken(reading, self._numbered(mapping, rows))
             else:
-                fresh = self._taken(mapping, rows)
+                fresh = self._taken(reading, rows)
             watched.rows = fresh.total()
         _tell(batches, fresh, told)
 
@@ -221,47 +231,52 @@ class Feeding(Quarantining):
             found[name] = rows
         return found
 
-    def _read(
-        self, mapping: ingest.Mapping, batches: Sequence[ingest.Loaded], told: list[FileRead]
-    ) -> None:
-        with stage("read_feed", self.tenant, source=mapping.source) as watched:
+    def _read(self, reading: Reading, told: list[FileRead]) -> None:
+        batches = reading.batches
+        with stage("read_feed", self.tenant, source=reading.mapping.source) as watched:
             self.keep_rejected(pa.concat_tables(each.rejected for each in batches))
-            self._keep_personal(mapping.table, batches)
-            if mapping.restated is not None:
-                fresh = self._restated(mapping, batches)
+            self._keep_personal(reading.mapping.table, batches)
+            if reading.mapping.restated is not None:
+                fresh = self._restated(reading)
             else:
-                fresh = self._taken(mapping, pa.concat_tables(each.rows for each in batches))
+                fresh = self._taken(reading, pa.concat_tables(each.rows for each in batches))
             watched.rows = fresh.total()
         _tell(batches, fresh, told)
 
-    def _taken(self, mapping: ingest.Mapping, rows: pa.Table) -> Counter[str]:
+    def _taken(self, reading: Reading, rows: pa.Table) -> Counter[str]:
         """Put the rows that are new on the bus; how many of each file."""
         fresh: Counter[str] = Counter()
-        fed = _fed(mapping)
+        fed = _fed(reading.mapping)
         for partition, parts in sorted(_by_partition(self.tenant, fed, rows).items()):
             with self.store.transaction(self.tenant) as tx:
                 # Nobody who asks for less than now has been told before of what comes now.
                 tx.lock_partition(partition)
-                fresh.update(_files(self._told(tx, mapping.source, partition, parts)))
+                news = self._told(tx, reading, partition, parts)
+            fresh.update(_files(news))
+            if news:
+                # What became of the rows of files is told once.
+                reading = replace(reading, batches=())
+        self._trace_nothing_new(reading)
         return fresh
 
     def _told(
-        self, tx: Transaction, source: str, partition: int, parts: Sequence[_Part]
+        self, tx: Transaction, reading: Reading, partition: int, parts: Sequence[_Part]
     ) -> list[Event]:
         """Put what is new of parts on the bus, known from now on."""
-        now = self.now()
+        now, source = self.now(), reading.mapping.source
         told = [
             event(part.type, source, part.subject, now, known_from(part.rows, now))
             for part in parts
         ]
         news = self._news(tx, partition, told)
-        bus.append(tx, partition, news)
+        self._trace_read(tx, reading, partition, news, bus.append(tx, partition, news))
         return news
 
-    def _restated(self, mapping: ingest.Mapping, batches: Sequence[ingest.Loaded]) -> Counter[str]:
+    def _restated(self, reading: Reading) -> Counter[str]:
         """Put on the bus what documents that are told again say anew; how many lines of each file did."""
         fresh: Counter[str] = Counter()
-        rows = restating.told(mapping, batches)
+        mapping = reading.mapping
+        rows = restating.told(mapping, reading.batches)
         fed = _fed(mapping)
         places: dict[int, list[str]] = {}
         for name in pc.unique(rows["location_id"]).to_pylist():
@@ -282,9 +297,11 @@ class Feeding(Quarantining):
                         self.tenant, fed, came.facts.slice(start, bus.MAX_FACTS)
                     )[partition]
                 ]
-                self._told(tx, mapping.source, partition, parts)
+                if self._told(tx, reading, partition, parts):
+                    reading = replace(reading, batches=())
                 tx.restate(mapping.source, came.state)
             fresh.update(came.fresh["source_file"].to_pylist())
+        self._trace_nothing_new(reading)
         return fresh
 
     # How feeds stand ------------------------------------------------------------------------------------

@@ -18,13 +18,13 @@ from storekeep import bus, features, stock
 from storekeep.errors import InvariantBroken
 from storekeep.events import EVENT_TABLES, Event, event
 from storekeep.lake import FACTS, SALE_LINES, STOCK_COUNTS, Kept, month
-from storekeep.pipeline.measuring import Measuring
+from storekeep.pipeline.tracing import Tracing
 from storekeep.retail import ORDER_MOVE, Table
 from storekeep.store import PARTITIONS, Transaction
 from storekeep.watch import stage
 
 
-class Intake(Measuring):
+class Intake(Tracing):
     """From the shop to features."""
 
     def take_in(self, rows: pa.Table, source: str, location_id: str) -> tuple[int, int]:
@@ -48,9 +48,11 @@ class Intake(Measuring):
         with self.store.transaction(self.tenant) as tx:
             news = self._news(tx, partition, [told])
             fresh = news[0].facts if news else told.facts.slice(0, 0)
-            for start in range(0, fresh.num_rows, bus.MAX_FACTS):
-                part = fresh.slice(start, bus.MAX_FACTS)
-                bus.publish(tx, event(type_, source, location_id, told.time, part))
+            parts = (
+                event(type_, source, location_id, told.time, fresh.slice(start, bus.MAX_FACTS))
+                for start in range(0, fresh.num_rows, bus.MAX_FACTS)
+            )
+            self._publish(tx, f"told/{source}", parts, told.time)
         return int(fresh.num_rows)
 
     def _news(self, tx: Transaction, partition: int, told: Sequence[Event]) -> list[Event]:
@@ -146,16 +148,22 @@ class Intake(Measuring):
                 tables.setdefault(EVENT_TABLES[each.type].name, []).append(each)
             last = _last(events)
             for name, members in tables.items():
-                self._append(FACTS[name], _in_log(members), partition, last)
+                self._append(tx, FACTS[name], members, partition, last)
             bus.advance(tx, "lake", partition, last)
 
-    def _append(self, kept: Kept, rows: pa.Table, partition: int, last: int) -> None:
-        """Append what the lake lacks of these rows: a crash may have left it ahead of our position."""
+    def _append(
+        self, tx: Transaction, kept: Kept, told: Sequence[Event], partition: int, last: int
+    ) -> None:
+        """Append what the lake lacks of these events: a crash may have left it ahead of our position."""
         writer = f"bus:{partition}"
         written = self.lake.written(kept.name, writer) or 0
-        fresh = rows.filter(pc.greater(rows["position"], written))
-        if fresh.num_rows:
-            self.lake.append(kept, fresh, writer=writer, position=last)
+        there = [each for each in told if (each.position or 0) <= written]
+        if there:
+            version = self.lake.brought(kept.name, writer, _last(there))
+            self._trace_kept(tx, kept.name, there, partition, version)
+        if fresh := told[len(there) :]:
+            version = self.lake.append(kept, _in_log(fresh), writer=writer, position=last)
+            self._trace_kept(tx, kept.name, fresh, partition, version)
 
     def locations(self) -> list[str]:
         """The locations of which history knows anything."""
@@ -168,7 +176,10 @@ class Intake(Measuring):
     def update_features(self, location_id: str, today: date) -> int:
         """Move the features of a location forward to now."""
         with stage("update_features", self.tenant, location=location_id) as watched:
-            watched.rows = features.update(self.lake, location_id, today=today, known_by=self.now())
+            now = self.now()
+            moved = features.update(self.lake, location_id, today=today, known_by=now)
+            self._trace_features(location_id, moved, now)
+            watched.rows = moved.items
         return watched.rows
 
 

@@ -19,6 +19,7 @@ from storekeep.errors import Refused
 from storekeep.lake import QUARANTINE, QUARANTINE_STEPS, Kept
 from storekeep.pipeline.sealing import Sealing
 from storekeep.retail import REJECTED_STEP
+from storekeep.store import Transaction
 
 CORRECTED, TAKEN_IN, LEFT_OUT = "corrected", "taken_in", "left_out"
 _WRITER = "quarantine"
@@ -63,22 +64,23 @@ class Quarantining(Sealing):
         if rejected.num_rows == 0:
             return
         rejected = self._withhold(rejected)
-        with self._alone_aside():
+        with self._alone_aside() as tx:
             rows = self.lake.query(_NEWS, tables={"kept": QUARANTINE}, inputs={"told": rejected})
-            self._add_aside(QUARANTINE, known_from(rows, self.now()))
+            if rows.num_rows:
+                version = self._add_aside(QUARANTINE, known_from(rows, self.now()))
+                self._trace_rejected(tx, rows, QUARANTINE.name, version)
 
     @contextmanager
-    def _alone_aside(self) -> Iterator[None]:
+    def _alone_aside(self) -> Iterator[Transaction]:
         """Keep others from quarantine meanwhile."""
         with self.store.transaction(self.tenant) as tx:
             tx.position(_WRITER, 0, lock=True)
-            yield
+            yield tx
 
-    def _add_aside(self, kept: Kept, rows: pa.Table) -> None:
-        """Append rows to one of quarantine's tables."""
-        if rows.num_rows:
-            position = (self.lake.written(kept.name, _WRITER) or 0) + 1
-            self.lake.append(kept, rows, writer=_WRITER, position=position)
+    def _add_aside(self, kept: Kept, rows: pa.Table) -> int:
+        """Append rows to one of quarantine's tables; the version that has them."""
+        position = (self.lake.written(kept.name, _WRITER) or 0) + 1
+        return self.lake.append(kept, rows, writer=_WRITER, position=position)
 
     def aside(self, source: str | None = None, rule: str | None = None) -> pa.Table:
         """The rows in quarantine, in the order of their files and lines; of one source or rule, or all.
@@ -153,7 +155,8 @@ class Quarantining(Sealing):
             }
             for row_id, step, raw in done
         ]
-        self._add_aside(QUARANTINE_STEPS, pa.Table.from_pylist(rows, REJECTED_STEP.arrow))
+        if rows:
+            self._add_aside(QUARANTINE_STEPS, pa.Table.from_pylist(rows, REJECTED_STEP.arrow))
 
 
 def known_from(rows: pa.Table, at: datetime) -> pa.Table:

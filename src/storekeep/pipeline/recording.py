@@ -12,7 +12,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from storekeep import bus, features, ledger, policy
+from storekeep import features, ledger, policy
 from storekeep.actions import (
     Order,
     effects,
@@ -85,8 +85,7 @@ class Recording(Carrying):
         self, tx: Transaction, ends: Sequence[tuple[Order, str, Receipt | str | None]]
     ) -> None:
         """Confirmed effects come back as events."""
-        for each in effects(ends, self.now()):
-            bus.publish(tx, each)
+        self._publish(tx, "act", effects(ends, self.now()))
 
 
 def order_of(decision_id: str, parameters: Mapping[str, Any]) -> Order:

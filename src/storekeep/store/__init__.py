@@ -9,6 +9,7 @@ Hides its tables, roles and sessions. `connection` opens a `Store` and brings it
     waiting    pending actions, breakers, approvals, limits
     people     what is personal, sealed, and the keys that open it
     arrivals   what came over HTTP, and lines that are told again when they change
+    traced     what each run read and wrote
 
 `receiving` writes what comes over HTTP, durably and many at a time.
 """
@@ -20,6 +21,7 @@ from storekeep.store.pages import Page, packed
 from storekeep.store.receiving import Receiving
 from storekeep.store.recorded import ENTRIES, Standing
 from storekeep.store.session import OURSELVES
+from storekeep.store.traced import Traced
 from storekeep.store.transaction import Transaction
 from storekeep.store.waiting import USES, Task
 
@@ -41,6 +43,7 @@ __all__ = [
     "Standing",
     "Store",
     "Task",
+    "Traced",
     "Transaction",
     "Unread",
     "become",

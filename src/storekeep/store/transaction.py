@@ -12,9 +12,10 @@ from typing import Any
 from storekeep.decisions import ModeChange, least_id
 from storekeep.store.arrivals import Arriving
 from storekeep.store.people import People
+from storekeep.store.traced import Traces
 
 
-class Transaction(Arriving, People):
+class Transaction(Arriving, People, Traces):
     """One tenant's open transaction; made by `Store.transaction` only."""
 
     # Agents -----------------------------------------------------------------------------------------
