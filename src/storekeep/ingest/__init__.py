@@ -9,7 +9,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from storekeep.ingest import contracts, odcs
 from storekeep.ingest.archives import Bounds
+from storekeep.ingest.blocks import Drifted
 from storekeep.ingest.complete_journey import (
     Marketing,
     complete_journey_files,
@@ -25,18 +27,21 @@ from storekeep.ingest.statement import parsed
 
 __all__ = [
     "Bounds",
+    "Drifted",
     "Loaded",
     "Mapping",
     "Marketing",
     "Products",
     "as_cells",
     "complete_journey_files",
+    "contracts",
     "load",
     "load_again",
     "load_marketing",
     "load_products",
     "load_promotions",
     "mapping",
+    "odcs",
     "pseudonym_key",
     "shipped",
 ]

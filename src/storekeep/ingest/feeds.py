@@ -192,7 +192,7 @@ def read(name: str | Path) -> Mapping:
     """
     found = places.read(name, "mapping", SHIPPED, shipped())
     try:
-        mapping = Mapping.model_validate_json(found.json)
+        mapping = Mapping.model_validate_json(json.dumps(found.plain))
     except ValidationError as error:
         raise Misused(found.told(error)) from None
     return mapping.written_at(found.places)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from collections.abc import Mapping as Map
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 
@@ -34,7 +34,8 @@ class Loaded:
     per rule, rows taken in after a repair; `ignored` those left out for a reason that needs no quarantine;
     `matched` those that each rule spoke of, also where another had turned them away. Of `read` rows each
     is in `rows`, in `rejected` or counted in `ignored`. `unmapped` names columns that the mapping does not
-    know.
+    know. Of the whole file, `unreadable` counts by column the rows of which this cell cannot be read, and
+    `file_rows` those that are rows.
     """
 
     rows: pa.Table
@@ -47,6 +48,8 @@ class Loaded:
     batch: int
     last: bool
     unmapped: tuple[str, ...] = ()
+    file_rows: int = 0
+    unreadable: Map[str, int] = field(default_factory=dict)
 
     @property
     def reasons(self) -> dict[str, int]:
@@ -85,8 +88,8 @@ def load(
     the store of each row when it is left out; `references` holds the tables that the mapping looks into, by
     the names it gives them.
     The same lines give the same keys, whatever file they come in, in whatever order, however often.
-    Raises `Refused` for a file or mapping that cannot be read as it stands, before any row of that file;
-    a bad row never raises.
+    Raises `Refused` for a file or mapping that cannot be read as it stands, before any row of that file,
+    `Drifted` where it is the file's columns; a bad row never raises.
     """
     run = _begin(mapping, known_at, references, location_id, pseudonym_key, bounds)
     one = _Load(run, known_at, location_id)
@@ -155,6 +158,12 @@ def _loaded(one: _Load, piece: staging.Piece) -> Loaded:
         batch=piece.number,
         last=piece.last,
         unmapped=piece.unmapped,
+        file_rows=sum(piece.fates.values()),
+        unreadable={
+            fate.column: piece.fates[code]
+            for code, fate in enumerate(fates)
+            if fate.rule == "unreadable" and fate.column is not None and code in piece.fates
+        },
     )
 
 

@@ -36,16 +36,11 @@ _MOST_NODES = 10_000
 
 @dataclass(frozen=True)
 class Written:
-    """What a file says, and the place of each key and, under `VALUE`, of each value."""
+    """What a file says, as JSON has it, and the place of each key and, under `VALUE`, of each value."""
 
     what: str
     plain: dict[str, Any]
     places: Map[Keys, Place]
-
-    @property
-    def json(self) -> str:
-        """The same as JSON; dates and what else YAML knows as they are written."""
-        return json.dumps(self.plain, default=str)
 
     def told(self, error: ValidationError) -> str:
         """The first thing that is wrong, with its place."""
@@ -58,7 +53,7 @@ class Written:
 
     def at(self, path: Keys, words: str) -> str:
         """What is to be said of a part, with its place: that of the deepest part of its path there is."""
-        where = ".".join(str(part) for part in path)
+        where = ".".join(str(part) for part in path if part != VALUE)
         return f"{self.place(path)}: {where or f'the {self.what}'}: {words}"
 
     def place(self, path: Keys) -> Place:
@@ -92,7 +87,8 @@ def parse(text: str, label: str, what: str) -> Written:
     if not isinstance(tree, CommentedMap):
         raise Misused(f"{label}:1:1: a {what} is a table of keys and values; see docs/ingest.md")
     places: dict[Keys, Place] = {(): Place(label, 1, 1)}
-    return Written(what, _plain(tree, (), places, label, what), places)
+    plain = json.dumps(_plain(tree, (), places, label, what), default=str)
+    return Written(what, json.loads(plain), places)
 
 
 def _text(
