@@ -285,9 +285,7 @@ REJECTED_STEP = Table(
 CUSTOMER = Column(
     "customer_id", "text", "Pseudonym of the customer or household.", privacy="pseudonym"
 )
-CAMPAIGN_ID = Column(
-    "campaign_id", "text", "The campaign.", references="campaign.campaign_id"
-)
+CAMPAIGN_ID = Column("campaign_id", "text", "The campaign.", references="campaign.campaign_id")
 
 HOUSEHOLD = Table(
     "household",

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from storekeep.cli import shown
-from storekeep.cli.asked import Asked, Command, Group, Moment, pass_asked
+from storekeep.cli.asked import Asked, Group, Moment, pass_asked
 from storekeep.cli.shown import Column
 
 if TYPE_CHECKING:
@@ -60,6 +60,12 @@ _LOCATION = click.option(
     metavar="ID",
     help="Where the goods are taken from, if not the store.",
 )
+CONTRACT = click.option(
+    "--contract",
+    metavar="FILE",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="What the feed promises, if not said beside its mapping.",
+)
 
 
 class Cell(click.ParamType[tuple[str, str]]):
@@ -95,20 +101,35 @@ def ingest() -> None:
 )
 @_MAPPING
 @_LOCATION
+@CONTRACT
 @pass_asked
-def pos(asked: Asked, files: Sequence[Path], mapping: str, location_id: str | None) -> None:
+def pos(
+    asked: Asked,
+    files: Sequence[Path],
+    mapping: str,
+    location_id: str | None,
+    contract: Path | None,
+) -> None:
     """Take in sale lines of tills or a web shop, each once.
 
     The same lines may come again, in other files and in any order. Rows that cannot be taken in are kept in
-    quarantine. Of a file that cannot be read nothing is taken in; those before it are.
+    quarantine. Of a file that cannot be read, or breaks the feed's contract, nothing is taken in; those
+    before it are.
     """
     from storekeep.cli.progress import Bars
+    from storekeep.ingest import contracts
 
     found, key = _mapping(asked, mapping)
+    agreed = contracts.agreed(found, contract, mapping)
     with asked.pipeline() as pipeline, Bars() as bars:
         bars.begin(f"Taking in {shown.count(len(files), 'file')}")
         told = pipeline.read_sales(
-            found, files, location_id=location_id, pseudonym_key=key, step=bars.step
+            found,
+            files,
+            location_id=location_id,
+            pseudonym_key=key,
+            contract=agreed,
+            step=bars.step,
         )
         bars.end()
     totals = _answer(asked, found, told)
@@ -294,13 +315,19 @@ def replay(
     _answer(asked, found, told)
 
 
-@click.command(cls=Command)
+@click.group(cls=Group, invoke_without_command=True)
 @click.option(
     "--known-by", type=Moment(), metavar="TIME", help="As it was known then.  [default: now]"
 )
-@pass_asked
-def feeds(asked: Asked, known_by: datetime | None) -> None:
+@click.pass_context
+def feeds(context: click.Context, known_by: datetime | None) -> None:
     """Show how each feed of sales stands, now or as known earlier."""
+    if context.invoked_subcommand is None:
+        context.invoke(_feeds, known_by=known_by)
+
+
+@pass_asked
+def _feeds(asked: Asked, known_by: datetime | None) -> None:
     zone = asked.zone()
     with asked.pipeline() as pipeline:
         rows = pipeline.feeds(asked.moment(known_by))
@@ -316,8 +343,34 @@ def feeds(asked: Asked, known_by: datetime | None) -> None:
         )
         for row in rows
     ]
-    text = f"{shown.table(_FEEDS, cells)}\n\nUnits and values are net of returns. Times are in {zone.key}."
+    said = [f"Units and values are net of returns. Times are in {zone.key}."]
+    for row in rows:
+        said += [
+            f"{row['source']} is {why['state']} at {why['location_id']}: {why['reason']}."
+            for why in row["reasons"]
+        ]
+        if row["new_columns"]:
+            said.append(f"{row['source']} has new columns: {', '.join(row['new_columns'])}.")
+    text = "\n".join([shown.table(_FEEDS, cells), "", *map(shown.printable, said)])
     asked.answer(rows, text if rows else "No feed of sales has brought anything yet.")
+
+
+@feeds.command()
+@click.argument("source", metavar="SOURCE", help="The source, as `storekeep feeds` shows it.")
+@click.option("--as", "principal", metavar="NAME", help="Who lets it go on, if not you.")
+@click.option("--reason", metavar="TEXT", required=True, help="Why; it is kept with the state.")
+@pass_asked
+def resume(asked: Asked, source: str, principal: str | None, reason: str) -> None:
+    """Let a feed go on that was stopped by a file.
+
+    Of files that break its contract still nothing is taken in.
+    """
+    by = principal or asked.settings().principal
+    with asked.pipeline() as pipeline:
+        pipeline.resume_feed(source, by, reason)
+        (row,) = [each for each in pipeline.feeds() if each["source"] == source]
+    answer = {"source": source, "state": row["state"], "reasons": row["reasons"]}
+    asked.answer(answer, f"{source} goes on; it is {row['state']}.")
 
 
 COMMANDS = (ingest, feeds)

@@ -14,6 +14,7 @@ from storekeep import __version__
 from storekeep.cli import (
     agents,
     approvals,
+    contracts,
     decisions,
     execution,
     feeds,
@@ -72,6 +73,7 @@ for each in (
     *homes.COMMANDS,
     work.demo,
     *feeds.COMMANDS,
+    contracts.contracts,
     work.run,
     decisions.decisions,
     approvals.approvals,

@@ -141,6 +141,7 @@ class Found:
 class Contract:
     """What a feed has promised. `document` is all of it, as the standard writes it."""
 
+    name: str
     source: str
     table: retail.Table
     zone: ZoneInfo
@@ -172,15 +173,20 @@ class Contract:
         return (now - timedelta(hours=grace_hours)).astimezone(self.zone).date() - timedelta(1)
 
 
-def of(feed: Feed, file: Path | None = None, mapping_file: str | Path | None = None) -> Contract:
-    """The contract of a feed: of a file, or else the one beside its mapping, or what the mapping says alone.
+def of(feed: Feed) -> Contract:
+    """The contract of a feed that has agreed on nothing but its mapping."""
+    return read(json.dumps(odcs.of_feed(feed)))
+
+
+def agreed(feed: Feed, file: Path | None, mapping_file: str | Path) -> Contract | None:
+    """The contract of a feed in a file, or in the one beside its mapping; None where there is neither.
 
     Beside `till.yaml` that is `till.contract.yaml`. Raises `Misused`, with file, line and column, when it
     promises what cannot be held against this mapping.
     """
     name = file or _beside(mapping_file)
     if name is None:
-        return read(json.dumps(odcs.of_feed(feed)), f"contract of {feed.source}")
+        return None
     names = [each.name.removesuffix(".yaml") for each in SHIPPED.iterdir() if BESIDE in each.name]
     written = places.read(name, "contract", SHIPPED, sorted(names))
     _standard(written)
@@ -189,23 +195,21 @@ def of(feed: Feed, file: Path | None = None, mapping_file: str | Path | None = N
     return _promised(written, whole)
 
 
-def read(text: str, label: str) -> Contract:
+def read(text: str) -> Contract:
     """The contract of a whole document, as `Contract.text` has it."""
-    written = places.parse(text, label, "contract")
+    written = places.parse(text, "a contract in force", "contract")
     _standard(written)
     return _promised(written, written.plain)
 
 
-def standing(text: str, label: str) -> Written:
-    """A document held against the standard alone; raises `Misused` with the place."""
-    written = places.parse(text, label, "contract")
+def standing(file: Path) -> Written:
+    """A file held against the standard alone; raises `Misused` with the place."""
+    written = places.read(file, "contract", SHIPPED, ())
     _standard(written)
     return written
 
 
-def _beside(mapping_file: str | Path | None) -> str | Path | None:
-    if mapping_file is None:
-        return None
+def _beside(mapping_file: str | Path) -> str | Path | None:
     path = Path(mapping_file)
     beside = path.with_name(f"{path.name.removesuffix('.yaml')}{BESIDE}.yaml")
     if beside.is_file():
@@ -233,10 +237,8 @@ def _standard(written: Written) -> None:
 
 def _fits(written: Written, feed: Feed) -> None:
     """Hold what a contract says of names and kinds against the mapping of its feed."""
-    if written.plain["name"] != feed.source:
-        raise Misused(
-            written.at(("name",), f"it is the contract of another feed than {feed.source}")
-        )
+    if written.plain["name"] != (name := f"{feed.source}.{feed.table}"):
+        raise Misused(written.at(("name",), f"name it {name}, or give the mapping of this feed"))
     kinds = {each["name"]: each for each in odcs.of_feed(feed)["schema"]}
     for place, each in enumerate(written.plain.get("schema") or []):
         path: Keys = ("schema", place)
@@ -279,6 +281,7 @@ def _promised(written: Written, whole: Mapping[str, Any]) -> Contract:
                     found["rows"].append(reader.of_column(merged, rule, path))
     return Contract(
         whole["name"],
+        own[odcs.SOURCE],
         table,
         ZoneInfo(own[odcs.ZONE]),
         whole,
@@ -526,13 +529,17 @@ def found(contract: Contract, came: Came) -> list[Found]:
     ]
 
 
-def states(contract: Contract, came: Came, before: Iterable[str]) -> dict[str, tuple[State, str]]:
-    """How the feed stands, and why, at each location it tells of or of which something was said `before`."""
-    every = list(came.locations) or [EVERYWHERE]
-    told: dict[str, list[Found]] = {each: [] for each in {*every, *before}}
-    for one in found(contract, came):
-        for location in every if one.location_id is None else [one.location_id]:
-            told[location].append(one)
+def states(
+    came: Iterable[tuple[Contract, Came]], before: Iterable[str]
+) -> dict[str, tuple[State, str]]:
+    """How a feed stands by its contracts, and why, wherever it tells of or something was said `before`."""
+    told: dict[str, list[Found]] = {each: [] for each in before}
+    for contract, each in came:
+        every = list(each.locations) or [EVERYWHERE]
+        told |= {location: [] for location in every if location not in told}
+        for one in found(contract, each):
+            for location in every if one.location_id is None else [one.location_id]:
+                told[location].append(one)
     return {location: _worst(several) for location, several in told.items()}
 
 

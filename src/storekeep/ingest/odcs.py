@@ -18,6 +18,7 @@ API_VERSION = "v3.1.0"
 FILE = "file"
 """The schema of a feed's contract that describes what comes, before it is one of the retailer's tables."""
 ZONE = "timeZone"
+SOURCE = "source"
 TABLE = "table"
 _VERSION = "1.0.0"
 
@@ -49,10 +50,11 @@ def of_table(table: retail.Table) -> dict[str, Any]:
 def of_feed(feed: Feed) -> dict[str, Any]:
     """What a mapping says by itself of its feed's contract: the columns that come, and those they become."""
     return {
-        **_head(f"feed-{feed.source}", feed.source),
-        "description": {"purpose": f"Feed {feed.feed} of {feed.source}."},
+        **_head(f"feed-{feed.source}.{feed.table}", f"{feed.source}.{feed.table}"),
+        "description": {"purpose": f"What {feed.source} brings of {feed.table}."},
         "schema": [_file(feed), _table(feed.target)],
         "customProperties": [
+            {"property": SOURCE, "value": feed.source},
             {"property": TABLE, "value": feed.table},
             {"property": ZONE, "value": feed.day_time_zone or feed.time_zone},
         ],

@@ -9,6 +9,7 @@ caller: the same steps run live, in a demonstration and in a replay.
     measuring   how a rulebook's version does, and what happens when it does badly
     intake      what is reported becomes facts, stock positions, history and features
     quarantine  rows that could not be taken in, until they can be
+    agreeing    what feeds promised is held against what came, and how each stands is told
     feeding     files become facts and quarantine, and how each feed stands
     carrying    events go to others and come from them, by a transport
     recording   evidence as of now; entries about decisions and the events that follow

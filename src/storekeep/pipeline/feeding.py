@@ -19,22 +19,15 @@ import pyarrow.compute as pc
 from storekeep import bus, ingest
 from storekeep.errors import Misused, Refused, StorekeepError
 from storekeep.events import Event, event
+from storekeep.ingest.contracts import STATES, Contract
 from storekeep.lake import FEED_STATES, PRODUCTS, SALE_LINES
-from storekeep.pipeline.quarantine import (
-    ASIDE,
-    KEPT_ASIDE,
-    LEFT_OUT,
-    TAKEN_IN,
-    Quarantining,
-    known_from,
-)
+from storekeep.pipeline.agreeing import Agreeing
+from storekeep.pipeline.quarantine import ASIDE, KEPT_ASIDE, LEFT_OUT, TAKEN_IN, known_from
 from storekeep.retail import PRODUCT, SALE_LINE
 from storekeep.watch import stage
 
 POS = "pos"
 _SALES = "SaleRecorded"
-# From the best to the worst.
-_STATES = ("ok", "degraded", "breached")
 
 
 @dataclass
@@ -56,7 +49,7 @@ class FileRead:
     repaired: Counter[str] = field(default_factory=Counter)
 
 
-class Feeding(Quarantining):
+class Feeding(Agreeing):
     """From files to facts, stock and history, and from there to how a feed stands."""
 
     def read_sales(
@@ -66,16 +59,19 @@ class Feeding(Quarantining):
         *,
         location_id: str | None = None,
         pseudonym_key: bytes | None = None,
+        contract: Contract | None = None,
         step: Callable[[int], object] = lambda _: None,
     ) -> list[FileRead]:
         """Take the sale lines of files in, each once however often it is read; what became of each file.
 
-        Rows that cannot be taken in go to quarantine. Stock moves and history is kept. A sale happens at
-        `location_id`, or where that is left out in its store. `step` is told of lines as they are dealt
-        with. Raises `Misused` when the mapping is of no sales, and `Refused` for a file that cannot be
-        read: nothing of that file is taken in, the files before it are.
+        Rows that cannot be taken in go to quarantine. Stock moves and history is kept, and the feed is held
+        against `contract`, or the one that it has. A sale happens at `location_id`, or where that is left out
+        in its store. `step` is told of lines as they are dealt with. Raises `Misused` when the mapping is of
+        no sales, and `Refused` for a file that cannot be read or is not as agreed: nothing of that file is
+        taken in, the files before it are.
         """
         _of_sales(mapping)
+        agreed = self.put_contract(mapping, contract)
         loaded = ingest.load(
             mapping,
             files,
@@ -87,14 +83,24 @@ class Feeding(Quarantining):
         )
         told: list[FileRead] = []
         try:
-            for batches in _together(loaded):
+            for batches in _together(self.held(agreed, loaded)):
                 self._read(mapping.source, batches, told)
                 step(sum(each.read for each in batches))
+        except ingest.Drifted as error:
+            self._conclude(mapping, told)
+            raise self.stop_feed(agreed, error) from None
         except (Misused, Refused):
-            self._count_in()
+            self._conclude(mapping, told)
             raise
-        self._count_in()
+        self._conclude(mapping, told)
         return told
+
+    def _conclude(self, mapping: ingest.Mapping, told: Sequence[FileRead]) -> None:
+        """Of files that were taken in: stock, history, and how their feed stands by now."""
+        self._count_in()
+        if told:
+            self.note_columns(mapping, {name: each.file for each in told for name in each.unmapped})
+            self.look(mapping.source)
 
     def _count_in(self) -> None:
         self.move_stock()
@@ -142,6 +148,7 @@ class Feeding(Quarantining):
             with self._alone_aside():
                 self._note_aside(done, by, None)
         self._count_in()
+        self.look(mapping.source)
         return told
 
     def _replay(
@@ -217,11 +224,13 @@ class Feeding(Quarantining):
         """How each feed of sales stands, by source, as it was known by a time (now when left out).
 
         Of units and values `net` is all, and `gross` what was sold before anything was brought back;
-        values are by currency. What was rejected counts as long as it is in quarantine.
+        values are by currency. What was rejected counts as long as it is in quarantine. `reasons` says where
+        and why a feed does not keep its contract, `new_columns` which columns came that nobody asked for.
         """
         self.keep_history()
         with self.store.transaction(self.tenant) as tx:
             told = tx.told_by(_SALES)
+            drifts = tx.drifts()
 
         def ask(sql: str) -> list[dict[str, Any]]:
             found = self.lake.query(
@@ -242,12 +251,19 @@ class Feeding(Quarantining):
             f"SELECT source, rule, count(*) AS rows FROM ({ASIDE}) GROUP BY ALL ORDER BY 2"
         ):
             rejected.setdefault(row["source"], {})[row["rule"]] = row["rows"]
-        states = {row["feed"]: _STATES[row["worst"]] for row in ask(_STANDING)}
+        states = {row["feed"]: STATES[row["worst"]] for row in ask(_STANDING)}
+        reasons: dict[str, list[dict[str, Any]]] = {}
+        for row in ask(_REASONS):
+            reasons.setdefault(row.pop("feed"), []).append(row)
         return [
             {
                 "feed": POS,
                 "source": source,
-                "state": states.get(source, _STATES[0]),
+                "state": states.get(source, STATES[0]),
+                "reasons": reasons.get(source, []),
+                "new_columns": sorted(
+                    row["column"] for row in drifts if row["source"] == source and not row["stops"]
+                ),
                 **_counted(lines.get(source)),
                 "value_minor": values.get(source, {}),
                 "rejected": rejected.get(source, {}),
@@ -274,7 +290,13 @@ _VALUES = (
 _STANDING = (
     "WITH latest AS (SELECT feed, location_id, arg_max(state, (occurred_at, known_at)) AS state"
     " FROM state WHERE known_at <= $known_by GROUP BY ALL)"
-    f" SELECT feed, max(list_position({list(_STATES)}, state)) - 1 AS worst FROM latest GROUP BY feed"
+    f" SELECT feed, max(list_position({list(STATES)}, state)) - 1 AS worst FROM latest GROUP BY feed"
+)
+_REASONS = (
+    "SELECT feed, location_id, state, reason, occurred_at AS since FROM state"
+    " WHERE known_at <= $known_by QUALIFY row_number() OVER"
+    " (PARTITION BY feed, location_id ORDER BY occurred_at DESC, known_at DESC) = 1"
+    f" AND state <> '{STATES[0]}' ORDER BY feed, location_id"
 )
 
 

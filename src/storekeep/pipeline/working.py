@@ -53,6 +53,7 @@ class Working(Reverting):
         lost = self.exchange(transport, carried)
         self.move_stock()
         self.keep_history()
+        self.look()
         for location_id in locations or self.locations():
             self._move_features(location_id, today)
         runs = self.dispatch(locations)
@@ -91,6 +92,7 @@ class Working(Reverting):
         tally["lapsed"] += self.lapse()
         self.move_stock()
         self.keep_history()
+        self.look_by_time()
         moved: set[str] = set()
         for each in self.due():
             if stop():
