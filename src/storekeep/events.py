@@ -8,21 +8,74 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cached_property
 
 import pyarrow as pa
 
 from storekeep.errors import InvariantBroken
-from storekeep.retail import FEED_STATE, ORDER_MOVE, SALE_LINE, STOCK_COUNT, Table
+from storekeep.retail import (
+    DELIVERY,
+    FEED_STATE,
+    FULFILMENT,
+    ORDER_MOVE,
+    PRODUCT,
+    SALE_LINE,
+    STOCK_COUNT,
+    STOCK_REPORT,
+    SUPPLIER_STEP,
+    Table,
+)
 
 SPEC_VERSION = "1.0"
 CONTENT_TYPE = "application/vnd.apache.arrow.stream"
 
+HEADQUARTERS = "headquarters"
+"""What events are about that are about no location and no supplier, but about the retailer."""
+
+
+@dataclass(frozen=True)
+class Fed:
+    """How the rows that a feed brings of a table become events: of which type, and about what.
+
+    `subject` is the column that names what they are about; without one it is the retailer. Rows that differ
+    in the column `apart` are different events; so it is with trading days, within which sales are netted.
+    Where `apart` says one of `called`, the type is that.
+    """
+
+    table: Table
+    type: str
+    subject: str | None = "location_id"
+    apart: str | None = None
+    called: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def types(self) -> tuple[str, ...]:
+        """Every type that the events may have."""
+        return (self.type, *self.called.values())
+
+
+FED: Mapping[str, Fed] = {
+    fed.table.name: fed
+    for fed in (
+        Fed(SALE_LINE, "SaleRecorded", apart="day"),
+        Fed(STOCK_COUNT, "StockCounted"),
+        Fed(STOCK_REPORT, "StockReported"),
+        Fed(
+            *(SUPPLIER_STEP, "SupplierAnswered", "supplier_id"),
+            apart="kind",
+            called={"shipped": "GoodsShipped"},
+        ),
+        Fed(DELIVERY, "GoodsDelivered"),
+        Fed(PRODUCT, "ProductListed", None),
+        Fed(FULFILMENT, "OrderFulfilled"),
+    )
+}
+"""Every table that feeds can fill."""
+
 EVENT_TABLES: Mapping[str, Table] = {
-    "SaleRecorded": SALE_LINE,
-    "StockCounted": STOCK_COUNT,
+    **{name: fed.table for fed in FED.values() for name in fed.types},
     "OrderCommitted": ORDER_MOVE,
     "OrderReleased": ORDER_MOVE,
     "PurchaseOrderConfirmed": ORDER_MOVE,
@@ -33,6 +86,12 @@ EVENT_TABLES: Mapping[str, Table] = {
 MEANINGS: Mapping[str, str] = {
     "SaleRecorded": "A till or the web shop sold, or took back, an item.",
     "StockCounted": "Somebody counted an item; the count is the stock from then on.",
+    "StockReported": "A system or a partner said what is there.",
+    "SupplierAnswered": "A supplier answered lines of a purchase order.",
+    "GoodsShipped": "A supplier sent lines of a purchase order on their way.",
+    "GoodsDelivered": "A line of a purchase order was delivered, with the dates it had.",
+    "ProductListed": "A catalogue told of an item, or told something new of it.",
+    "OrderFulfilled": "Lines of a customer's order were sent out, or are to be.",
     "OrderCommitted": "A decision to order a line was recorded; it is not yet with the supplier.",
     "OrderReleased": "A committed line will not be ordered after all.",
     "PurchaseOrderConfirmed": "The order system holds a purchase order for the line.",
@@ -44,7 +103,7 @@ MEANINGS: Mapping[str, str] = {
 
 @dataclass(frozen=True)
 class Event:
-    """A batch of facts of one type, from one source, about one subject (a location)."""
+    """A batch of facts of one type, from one source, about one subject (a location, mostly)."""
 
     type: str
     source: str

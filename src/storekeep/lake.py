@@ -28,7 +28,9 @@ from storekeep.retail import (
     CAMPAIGN_CUSTOMER,
     COUPON,
     COUPON_REDEMPTION,
+    DELIVERY,
     FEED_STATE,
+    FULFILMENT,
     HOUSEHOLD,
     ORDER_MOVE,
     PRODUCT,
@@ -37,6 +39,8 @@ from storekeep.retail import (
     REJECTED_STEP,
     SALE_LINE,
     STOCK_COUNT,
+    STOCK_REPORT,
+    SUPPLIER_STEP,
     SUPPLY_TERMS,
     Table,
 )
@@ -70,10 +74,15 @@ _IN_LOG = (
 )
 SALE_LINES = Kept("sale_line", _plain(SALE_LINE, *_IN_LOG), "occurred_at")
 STOCK_COUNTS = Kept("stock_count", _plain(STOCK_COUNT, *_IN_LOG), "occurred_at")
+STOCK_REPORTS = Kept("stock_report", _plain(STOCK_REPORT, *_IN_LOG), "occurred_at")
+SUPPLIER_STEPS = Kept("supplier_step", _plain(SUPPLIER_STEP, *_IN_LOG), "occurred_at")
+DELIVERIES = Kept("delivery", _plain(DELIVERY, *_IN_LOG), "occurred_at")
+FULFILMENTS = Kept("fulfilment", _plain(FULFILMENT, *_IN_LOG), "occurred_at")
+# A catalogue need not say since when.
+PRODUCTS = Kept("product", _plain(PRODUCT, *_IN_LOG))
 ORDER_MOVES = Kept("order_move", _plain(ORDER_MOVE, *_IN_LOG), "occurred_at")
 FEED_STATES = Kept("feed_state", _plain(FEED_STATE, *_IN_LOG), "occurred_at")
 TERMS = Kept("supply_terms", _plain(SUPPLY_TERMS))
-PRODUCTS = Kept("product", _plain(PRODUCT))
 QUARANTINE = Kept("rejected", _plain(REJECTED))
 QUARANTINE_STEPS = Kept("rejected_step", _plain(REJECTED_STEP))
 MARKETING: Mapping[str, Kept] = {
@@ -81,7 +90,11 @@ MARKETING: Mapping[str, Kept] = {
     for table in (HOUSEHOLD, CAMPAIGN, CAMPAIGN_CUSTOMER, COUPON, COUPON_REDEMPTION, PROMOTION)
 }
 FACTS: Mapping[str, Kept] = {
-    kept.name: kept for kept in (SALE_LINES, STOCK_COUNTS, ORDER_MOVES, FEED_STATES)
+    kept.name: kept
+    for kept in (
+        *(SALE_LINES, STOCK_COUNTS, STOCK_REPORTS, SUPPLIER_STEPS, DELIVERIES, FULFILMENTS),
+        *(PRODUCTS, ORDER_MOVES, FEED_STATES),
+    )
 }
 
 
@@ -286,6 +299,22 @@ class Lake:
             wanted = [(_MONTH, ">=", months[0]), (_MONTH, "<=", months[1])]
         # They come as in an address: with %20 for a space.
         return [unquote(each) for each in table.file_uris(file_pruning_predicate=wanted)]
+
+
+def newest(table: Table) -> str:
+    """A question for a table's facts as known by the parameter `known_by`: of what was restated the last."""
+    return (
+        f"SELECT * FROM {table.name} WHERE known_at <= $known_by QUALIFY row_number() OVER"
+        f" (PARTITION BY {', '.join(table.key)} ORDER BY known_at DESC, position DESC, fact DESC) = 1"
+    )
+
+
+def outside_log(kept: Kept, rows: pa.Table) -> pa.Table:
+    """Facts that no event told, as history keeps them: without a type and a place in the log."""
+    lacking = [field for field in kept.schema if field.name not in rows.column_names]
+    for each in lacking:
+        rows = rows.append_column(each, pa.nulls(rows.num_rows, each.type))
+    return rows
 
 
 def _first_line(error: Exception) -> str:

@@ -7,7 +7,7 @@ must pass and its page in the documentation, so that none of them can say someth
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Literal
 
@@ -65,12 +65,17 @@ class Column:
 
 @dataclass(frozen=True)
 class Table:
-    """One table: its columns, the columns that identify a row, and what a row is."""
+    """One table: its columns, the columns that identify a row, and what a row is.
+
+    A row of the same key that says something else in one of the columns `restated` is a correction: a fact
+    of its own, which holds from when it is known.
+    """
 
     name: str
     meaning: str
     key: tuple[str, ...]
     columns: tuple[Column, ...]
+    restated: tuple[str, ...] = ()
 
     @cached_property
     def arrow(self) -> pa.Schema:
@@ -110,7 +115,12 @@ class Table:
 
     def with_columns(self, name: str, meaning: str, *more: Column) -> Table:
         """A wider table of another name: these columns, then `more`."""
-        return Table(name, meaning, self.key, self.columns + more)
+        return Table(name, meaning, self.key, self.columns + more, self.restated)
+
+    @property
+    def identity(self) -> tuple[str, ...]:
+        """The columns in which two tellings of the same fact agree: the key, and what can be restated."""
+        return self.key + self.restated
 
 
 OCCURRED_AT = Column("occurred_at", "time", "When it happened.", "UTC")
@@ -119,10 +129,12 @@ LOCATION = Column("location_id", "text", "Store, distribution centre or web ware
 SKU = Column("sku", "text", "The retailer's identifier of the item.", references="product.sku")
 SUPPLIER = Column("supplier_id", "text", "Who delivers it.")
 CURRENCY = Column("currency", "text", "ISO 4217 code of the amounts in the row.")
+SOURCE = Column("source", "text", "Feed that says so.")
 SOURCE_FILE = Column("source_file", "text", "File the row was read from.")
 SOURCE_LINE = Column(
     "source_line", "int", "Line or row of that file, counted from 1.", "line", at_least=1
 )
+FROM_A_FILE = (replace(SOURCE_FILE, nullable=True), replace(SOURCE_LINE, nullable=True))
 
 SALE_LINE = Table(
     "sale_line",
@@ -154,17 +166,24 @@ SALE_LINE = Table(
 
 PRODUCT = Table(
     "product",
-    "One item of the assortment.",
-    ("sku",),
+    "What a catalogue says of an item; another word of the same item is a newer version of it.",
+    ("source", "sku"),
     (
+        SOURCE,
         SKU,
+        Column("gtin", "text", "GTIN of the item.", privacy="public", nullable=True),
         Column("name", "text", "What a person calls it.", privacy="public", nullable=True),
         Column("brand", "text", "Brand.", privacy="public", nullable=True),
         Column("department", "text", "Department.", privacy="public", nullable=True),
         Column("category", "text", "Category within the department.", nullable=True),
         Column("package_size", "text", "Size as printed on the package.", nullable=True),
+        Column(
+            "occurred_at", "time", "Since when, where the catalogue says.", "UTC", nullable=True
+        ),
         KNOWN_AT,
+        *FROM_A_FILE,
     ),
+    restated=(*("gtin", "name", "brand", "department", "category", "package_size", "occurred_at"),),
 )
 
 SUPPLY_TERMS = Table(
@@ -199,7 +218,96 @@ STOCK_COUNT = Table(
         Column("quantity_units", "int", "Units counted.", "unit", at_least=0),
         OCCURRED_AT,
         KNOWN_AT,
+        *FROM_A_FILE,
     ),
+    restated=("quantity_units",),
+)
+
+STOCK_REPORT = Table(
+    "stock_report",
+    "What a system or a partner says is there; stock positions do not move by it.",
+    ("source", "location_id", "sku", "occurred_at"),
+    (
+        SOURCE,
+        LOCATION,
+        SKU,
+        Column("quantity_units", "int", "Units said to be there; negative when oversold.", "unit"),
+        OCCURRED_AT,
+        KNOWN_AT,
+        SOURCE_FILE,
+        SOURCE_LINE,
+    ),
+    restated=("quantity_units",),
+)
+
+SUPPLIER_STEP = Table(
+    "supplier_step",
+    "One line of what a supplier answers to a purchase order, or says to have shipped of it.",
+    ("source", "supplier_id", "document_id", "document_line", "kind"),
+    (
+        SOURCE,
+        SUPPLIER,
+        Column("document_id", "text", "The supplier's answer or shipping notice."),
+        Column("document_line", "text", "Line of that document."),
+        Column("kind", "text", "accepted, changed, rejected, backordered or shipped."),
+        Column("purchase_order_id", "text", "Purchase order that it answers."),
+        SKU,
+        Column("quantity_units", "int", "Units that this is said of.", "unit", at_least=0),
+        Column("promised_on", "date", "Day of delivery, where one is named.", nullable=True),
+        OCCURRED_AT,
+        KNOWN_AT,
+        SOURCE_FILE,
+        SOURCE_LINE,
+    ),
+    restated=("purchase_order_id", "sku", "quantity_units", "promised_on", "occurred_at"),
+)
+
+DELIVERY = Table(
+    "delivery",
+    "One delivered line of a purchase order, with the dates it had.",
+    ("source", "delivery_id"),
+    (
+        SOURCE,
+        Column("delivery_id", "text", "The delivered line, as the source names it."),
+        Column("purchase_order_id", "text", "Purchase order that it is of."),
+        SUPPLIER,
+        SKU,
+        LOCATION,
+        Column("quantity_units", "int", "Units delivered.", "unit", at_least=0),
+        Column("value_minor", "int", "Value of the line.", "minor money unit", nullable=True),
+        CURRENCY,
+        Column("ordered_on", "date", "Day it was ordered, where known.", nullable=True),
+        Column("scheduled_on", "date", "Day it was to arrive, where known.", nullable=True),
+        Column("occurred_at", "time", "When it was delivered.", "UTC"),
+        KNOWN_AT,
+        SOURCE_FILE,
+        SOURCE_LINE,
+    ),
+    restated=(
+        *("purchase_order_id", "supplier_id", "sku", "location_id", "quantity_units"),
+        *("value_minor", "currency", "ordered_on", "scheduled_on", "occurred_at"),
+    ),
+)
+
+FULFILMENT = Table(
+    "fulfilment",
+    "One line of a customer's order that was sent out, or is to be.",
+    ("source", "fulfilment_id", "line_id", "occurred_at"),
+    (
+        SOURCE,
+        Column("fulfilment_id", "text", "The parcel, as the source names it."),
+        Column("order_id", "text", "The customer's order."),
+        Column("line_id", "text", "Line of that order."),
+        LOCATION,
+        Column("quantity_units", "int", "Units of the line in it.", "unit", at_least=0),
+        Column("status", "text", "How it stands, in the words of the source."),
+        Column("tracking", "text", "Number to follow it by.", privacy="pseudonym", nullable=True),
+        OCCURRED_AT,
+        KNOWN_AT,
+        SOURCE_FILE,
+        SOURCE_LINE,
+    ),
+    restated=("order_id", "location_id", "quantity_units", "status", "tracking"),
 )
 
 ORDER_MOVE = Table(
@@ -364,6 +472,10 @@ TABLES: Mapping[str, Table] = {
         PRODUCT,
         SUPPLY_TERMS,
         STOCK_COUNT,
+        STOCK_REPORT,
+        SUPPLIER_STEP,
+        DELIVERY,
+        FULFILMENT,
         ORDER_MOVE,
         FEED_STATE,
         PURCHASE_ORDER_LINE,

@@ -36,6 +36,8 @@ import psycopg
 from opentelemetry import trace
 from opentelemetry.trace import NonRecordingSpan, Span, Tracer, TracerProvider
 
+Tell = Callable[[dict[str, Any]], None]
+Work = Callable[[Path, dict[str, Any], Tell], None]
 OURS = str(Path(__file__).parents[2] / "src" / "storekeep")
 LEASE = timedelta(milliseconds=50)
 
@@ -137,7 +139,7 @@ def watch() -> None:
     deltalake.write_deltalake = counted_write
 
 
-def _carry_out(home: Path, command: dict[str, Any], tell: Callable[[dict[str, Any]], None]) -> None:
+def _play(home: Path, command: dict[str, Any], tell: Tell) -> None:
     from storekeep.config import Settings
     from tests import shop
 
@@ -162,7 +164,7 @@ def _carry_out(home: Path, command: dict[str, Any], tell: Callable[[dict[str, An
             tell({"done": name, "moments": moments, "state": state})
 
 
-def _child(home: Path, command: dict[str, Any]) -> dict[str, Any]:
+def _child(carry_out: Work, home: Path, command: dict[str, Any]) -> dict[str, Any]:
     """Fork a child for a command; what it told, which survives it, and how it ended."""
     ours, its = os.pipe()
     process = os.fork()
@@ -170,7 +172,7 @@ def _child(home: Path, command: dict[str, Any]) -> dict[str, Any]:
         code = 1
         try:
             os.close(ours)
-            _carry_out(home, command, lambda said: _write(its, said))
+            carry_out(home, command, lambda said: _write(its, said))
             code = 0
         except Exception:  # noqa: BLE001  # it is told, and the child ends
             traceback.print_exc()
@@ -216,7 +218,12 @@ def _read(pipe: int, process: int, after: float | None) -> bytes:
 
 
 def main() -> None:
-    """Carry out commands until there are no more."""
+    """Play the shop's days as told."""
+    serve(_play)
+
+
+def serve(carry_out: Work) -> None:
+    """Carry out commands until there are no more, each in a child of its own."""
     watch()
     # What is imported before the fork costs no child anything.
     import pyarrow.dataset
@@ -230,7 +237,7 @@ def main() -> None:
     gc.freeze()
     home = Path(sys.argv[1])
     for line in sys.stdin:
-        print(json.dumps(_child(home, json.loads(line))), flush=True)
+        print(json.dumps(_child(carry_out, home, json.loads(line))), flush=True)
 
 
 if __name__ == "__main__":

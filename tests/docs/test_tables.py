@@ -28,6 +28,11 @@ EVENTS_HEAD = """
 MOVES = {
     "SaleRecorded": "on hand down by what was sold, net of returns in the batch, never below nothing",
     "StockCounted": "on hand becomes the count",
+    **dict.fromkeys(
+        ("StockReported", "SupplierAnswered", "GoodsShipped", "GoodsDelivered", "ProductListed"),
+        "nothing",
+    ),
+    "OrderFulfilled": "nothing",
     "OrderCommitted": "committed up",
     "OrderReleased": "committed down",
     "PurchaseOrderConfirmed": "committed down, on order up",

@@ -57,7 +57,7 @@ def dying(call):
 bus.MAX_FACTS = 3000
 bus.append, lake.Lake.append = dying(bus.append), dying(lake.Lake.append)
 with opened(Settings(home=home, tenant=tenant)) as pipeline:
-    pipeline.read_sales(ingest.mapping("uci_online_retail"), [Path(each) for each in files])
+    pipeline.read_feed(ingest.mapping("uci_online_retail"), [Path(each) for each in files])
 """
 
 

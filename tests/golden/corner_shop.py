@@ -119,7 +119,7 @@ class Day:
 def rows_of(rows: list[dict[str, Any]], schema: pa.Schema) -> pa.Table:
     """The rows as a table, without what the table does not ask for."""
     return pa.Table.from_pylist(
-        [{name: row[name] for name in schema.names} for row in rows], schema
+        [{name: row.get(name) for name in schema.names} for row in rows], schema
     )
 
 

@@ -18,9 +18,11 @@ from storekeep.errors import InvariantBroken
 from storekeep.events import (
     CONTENT_TYPE,
     EVENT_TABLES,
+    FED,
     MEANINGS,
     SPEC_VERSION,
     Event,
+    Fed,
     event,
     from_bytes,
     to_bytes,
@@ -44,11 +46,19 @@ def test_every_type_is_a_past_tense_with_a_table_and_a_meaning() -> None:
         assert name.endswith("ed"), name
         assert meaning.endswith("."), name
     assert {table.name for table in EVENT_TABLES.values()} == {
-        SALE_LINE.name,
-        STOCK_COUNT.name,
+        *FED,
         ORDER_MOVE.name,
         FEED_STATE.name,
     }
+
+
+@pytest.mark.parametrize("fed", FED.values(), ids=FED)
+def test_what_a_feed_tells_is_about_something_and_the_same_fact_is_of_one_moment(fed: Fed) -> None:
+    required = {column.name for column in fed.table.columns if not column.nullable}
+    assert {fed.subject, fed.apart} - {None} <= required
+    # Months of history in which a fact cannot stand are not looked through for it.
+    assert "line_key" in fed.table.key or "occurred_at" in fed.table.identity
+    assert {"source_file", "source_line"} <= set(fed.table.names)
     assert (SPEC_VERSION, CONTENT_TYPE) == ("1.0", "application/vnd.apache.arrow.stream")
 
 
@@ -116,6 +126,8 @@ counts = st.lists(
             "quantity_units": st.integers(-(2**63), 2**63 - 1),
             "occurred_at": st.datetimes(timezones=st.just(UTC)),
             "known_at": st.datetimes(timezones=st.just(UTC)),
+            "source_file": st.none() | texts,
+            "source_line": st.none() | st.integers(1, 2**63 - 1),
         }
     ),
     min_size=1,

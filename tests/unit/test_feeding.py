@@ -24,7 +24,7 @@ from hypothesis import strategies as st
 from storekeep import bus, ingest
 from storekeep.config import Settings
 from storekeep.errors import Misused, Refused
-from storekeep.lake import PRODUCTS, SALE_LINES
+from storekeep.lake import PRODUCTS, SALE_LINES, outside_log
 from storekeep.pipeline import Pipeline, opened
 from storekeep.pipeline.feeding import _together
 from storekeep.retail import FEED_STATE, PRODUCT, STOCK_COUNT
@@ -222,7 +222,7 @@ def test_any_order_overlapping_and_twice_is_the_same(
         settings = Settings(home=home_settings.home, tenant=f"f{uuid4().hex[:12]}")
         with opened(settings) as pipeline:
             for file in order:
-                pipeline.read_sales(found, [file])
+                pipeline.read_feed(found, [file])
             (feed,) = pipeline.feeds()
             said = sorted(pipeline.aside()["raw"].to_pylist())
             states.append((history(pipeline), feed, said))
@@ -246,7 +246,7 @@ def test_small_files_go_together_and_large_ones_alone(
         ["0.csv", "1.csv"], ["2.csv"], ["3.csv"], ["3.csv"], ["3.csv", "4.csv"],
     ]  # fmt: skip
     with opened(home.settings) as pipeline:
-        came = pipeline.read_sales(found, files)
+        came = pipeline.read_feed(found, files)
         # Each batch is known from when it was taken in, and not from when the first file was opened.
         times = [row["known_at"] for row in facts_of_sales(pipeline)]
         assert len(set(times)) >= 5
@@ -257,7 +257,7 @@ def test_small_files_go_together_and_large_ones_alone(
             (12, 12),
             (1, 1),
         ]
-        assert [each.duplicates for each in pipeline.read_sales(found, files[::-1])] == [
+        assert [each.duplicates for each in pipeline.read_feed(found, files[::-1])] == [
             1,
             12,
             2,
@@ -296,10 +296,11 @@ def test_a_mapping_that_looks_things_up_needs_them(home: Home) -> None:
     assert "this home has none" in failed["error"]["message"]
     with opened(home.settings) as pipeline:
         one = dict.fromkeys(PRODUCT.names) | {
+            "source": "catalogue",
             "sku": "apple",
             "known_at": datetime(2026, 1, 1, tzinfo=UTC),
         }
-        rows = pa.Table.from_pylist([one], schema=PRODUCT.arrow)
+        rows = outside_log(PRODUCTS, pa.Table.from_pylist([one], schema=PRODUCT.arrow))
         pipeline.lake.append(PRODUCTS, rows, writer="test", position=1)
     assert home.pos(file)["totals"]["rejected"] == {"unknown": 1}
 
@@ -311,7 +312,7 @@ BAD: dict[str, tuple[Callable[[bytes], bytes], int, str]] = {
     "truncated gz": (lambda good: gzip.compress(good)[:-9], 1, "damaged or cut short"),
     "binary": (lambda _: bytes(range(256)) * 50, 1, "bad.csv"),
     "empty": (lambda _: b"", 1, "is empty"),
-    "another column": (lambda good: good.replace(b"qty", b"count"), 2, "has no column 'qty'"),
+    "another column": (lambda good: good.replace(b"qty", b"count"), 1, "has no column 'qty'"),
 }
 
 
@@ -341,7 +342,8 @@ def test_words_that_are_wrong_are_told_before_anything_is_read(home: Home) -> No
         ((home.folder / "none.csv", "--mapping", home.mapping), "does not exist"),
         ((file,), "Missing option '--mapping'"),
         ((file, "--mapping", "nowhere"), "those that ship are"),
-        ((file, "--mapping", "complete_journey_products"), "sales are of feed pos"),
+        ((file, "--mapping", "complete_journey_products"), "is of feed products, not of feed pos"),
+        ((file, "--mapping", "complete_journey_coupon"), "is of feed crm, not of feed pos"),
     ):
         failed = told(home.ask("ingest", "pos", *words, "--json"), 2)["error"]
         assert said in failed["message"]
@@ -372,6 +374,8 @@ def test_feeds_say_how_they_stand_and_stood(home: Home) -> None:
         "feed": "pos",
         "source": "corner_shop",
         "state": "ok",
+        "reasons": [],
+        "new_columns": [],
         "lines": 3,
         "orders": 2,
         "distinct_skus": 2,
@@ -418,7 +422,7 @@ def test_lines_that_wait_for_others_are_known_from_when_their_turn_comes(home: H
         place = bus.partition_of(pipeline.tenant, "S1")
         with pipeline.store.again() as others, others.transaction(pipeline.tenant) as tx:
             tx.lock_partition(place)
-            read = pool.submit(pipeline.read_sales, found, [file], location_id="S1")
+            read = pool.submit(pipeline.read_feed, found, [file], location_id="S1")
             until_somebody_waits(tx)
             clock.now += timedelta(hours=1)
         read.result(timeout=20)
@@ -602,6 +606,6 @@ def test_rows_of_parquet_are_replayed_as_they_were_read(home: Home) -> None:
     assert found == {"7": (1, at), "8": (2, at)}
 
 
-def test_only_sales_are_replayed(home: Home) -> None:
-    with opened(home.settings) as pipeline, pytest.raises(Misused, match="sales are of feed pos"):
-        pipeline.replay_aside(ingest.mapping("complete_journey_products"), by="x")
+def test_only_feeds_are_replayed(home: Home) -> None:
+    with opened(home.settings) as pipeline, pytest.raises(Misused, match="feed crm is none"):
+        pipeline.replay_aside(ingest.mapping("complete_journey_coupon"), by="x")

@@ -664,7 +664,7 @@ def test_a_day_of_the_files_own_wins_over_the_clock(make: Make) -> None:
 
 PRODUCTS = pa.Table.from_pylist(
     [
-        {"sku": sku, "department": department, "known_at": KNOWN_AT}
+        {"source": "list", "sku": sku, "department": department, "known_at": KNOWN_AT}
         for sku, department in (("apple", "FRUIT"), ("petrol", "FUEL"))
     ],
     retail.PRODUCT.arrow,
@@ -880,7 +880,7 @@ def test_a_mappings_digest_is_of_what_it_says(make: Make) -> None:
 @pytest.mark.parametrize(
     ("old", "new", "place", "words"),
     [
-        ("format: csv", "format: xls", "4:1", "format: Input should be 'csv' or 'parquet'"),
+        ("format: csv", "format: xls", "4:1", "format: no format 'xls' is read; there are csv, parquet"),
         ("currency: EUR", "currancy: EUR", "5:1", "currancy: there is no such key"),
         ("currency: EUR\n", "", "1:1", "currency is required"),
         ("  qty: int", "  qty: integer", "9:3", "source_columns.qty: Input should be"),
@@ -1018,7 +1018,7 @@ def test_text_is_not_taken_for_parquet(make: Make, tmp_path: Path) -> None:
     text = TILL.replace("format: csv", "format: parquet")
     assert "is no Parquet file" in refused(make, make(HEADER + LINE), text)
     pq.write_table(PRODUCTS, tmp_path / "p.parquet")
-    assert "has no column 'receipt'; it has: sku, name" in refused(
+    assert "has no column 'receipt'; it has: source, sku, gtin" in refused(
         make, tmp_path / "p.parquet", text
     )
     cut = make((tmp_path / "p.parquet").read_bytes()[:-20], "cut.parquet")

@@ -115,6 +115,8 @@ def _counted(location_id: str, number: int) -> Event:
             "quantity_units": [number] * FACTS,
             "occurred_at": [at] * FACTS,
             "known_at": [at] * FACTS,
+            "source_file": ["bench"] * FACTS,
+            "source_line": list(range(1, FACTS + 1)),
         }
     )
     return event("StockCounted", "bench", location_id, at, facts)

@@ -30,7 +30,7 @@ from storekeep.backtest.sales import Period, Sales, own, panel, period
 from storekeep.config import Settings
 from storekeep.decisions import Decided, Selection, Status
 from storekeep.errors import Misused, Refused
-from storekeep.lake import MARKETING, PRODUCTS, QUARANTINE, TERMS
+from storekeep.lake import MARKETING, PRODUCTS, QUARANTINE, TERMS, outside_log
 from storekeep.pipeline import Pipeline, opened
 from storekeep.servers.home import free_bytes, full, speaking
 from storekeep.servers.postmaster import Busy, locked
@@ -266,7 +266,8 @@ class Play:
         pipeline, first = self.pipeline, self.period.first
         self.clock.now = self.moment(first, evening=False) - timedelta(seconds=1)
         now = self.clock.now
-        pipeline.lake.append(PRODUCTS, self.sales.products.rows, writer="demo", position=1)
+        products = outside_log(PRODUCTS, self.sales.products.rows)
+        pipeline.lake.append(PRODUCTS, products, writer="demo", position=1)
         pipeline.lake.append(TERMS, known(self.shop.terms, now), writer="demo", position=1)
         for name, marketing in self.sales.marketing.items():
             rows = known(marketing.rows, now)

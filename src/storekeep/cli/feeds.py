@@ -14,11 +14,21 @@ import click
 from storekeep.cli import shown
 from storekeep.cli.asked import Asked, Group, Moment, pass_asked
 from storekeep.cli.shown import Column
+from storekeep.errors import Misused
 
 if TYPE_CHECKING:
     from storekeep.ingest import Mapping as Mapped
     from storekeep.pipeline.feeding import FileRead
 
+# What each feed brings; `storekeep.ingest.FEEDS`, which is heavier to import, says into which tables.
+FEEDS: Mapping[str, str] = {
+    "pos": "sale lines of tills",
+    "orders": "sale lines of a web shop",
+    "stock": "counts of stock, and reports of it",
+    "suppliers": "what suppliers answer, ship and deliver",
+    "products": "items of a catalogue",
+    "fulfilments": "what was sent out of customers' orders",
+}
 _COUNTS = ("read", "accepted", "duplicates")
 _TALLIES = ("rejected", "ignored", "repaired")
 _FILES = (
@@ -90,59 +100,69 @@ def ingest() -> None:
     """Take in what others sent, and see to what was rejected."""
 
 
-@ingest.command()
-@click.argument(
-    "files",
-    metavar="FILE...",
-    nargs=-1,
-    required=True,
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help="Files of sale lines, plain, gz or zip.",
-)
-@_MAPPING
-@_LOCATION
-@CONTRACT
-@pass_asked
-def pos(
-    asked: Asked,
-    files: Sequence[Path],
-    mapping: str,
-    location_id: str | None,
-    contract: Path | None,
-) -> None:
-    """Take in sale lines of tills or a web shop, each once.
+def _of(feed: str, brings: str) -> click.Command:
+    """The command that takes files of one feed in."""
+
+    @click.argument(
+        "files",
+        metavar="FILE...",
+        nargs=-1,
+        required=True,
+        type=click.Path(exists=True, dir_okay=False, path_type=Path),
+        help=f"Files of {brings}, plain, gz or zip.",
+    )
+    @_MAPPING
+    @_LOCATION
+    @CONTRACT
+    @pass_asked
+    def take_in(
+        asked: Asked,
+        files: Sequence[Path],
+        mapping: str,
+        location_id: str | None,
+        contract: Path | None,
+    ) -> None:
+        from storekeep.cli.progress import Bars
+        from storekeep.ingest import contracts
+
+        found, key = _mapping(asked, mapping, feed)
+        agreed = contracts.agreed(found, contract, mapping)
+        with asked.pipeline() as pipeline, Bars() as bars:
+            bars.begin(f"Taking in {shown.count(len(files), 'file')}")
+            told = pipeline.read_feed(
+                found,
+                files,
+                location_id=location_id,
+                pseudonym_key=key,
+                contract=agreed,
+                step=bars.step,
+            )
+            bars.end()
+        totals = _answer(asked, found, told)
+        if totals["read"] and not totals["accepted"] + totals["duplicates"]:
+            click.echo("storekeep: no line could be taken in; is it the right mapping?", err=True)
+
+    take_in.__doc__ = f"""Take in {brings}, each once.
 
     The same lines may come again, in other files and in any order. Rows that cannot be taken in are kept in
     quarantine. Of a file that cannot be read, or breaks the feed's contract, nothing is taken in; those
     before it are.
     """
-    from storekeep.cli.progress import Bars
-    from storekeep.ingest import contracts
-
-    found, key = _mapping(asked, mapping)
-    agreed = contracts.agreed(found, contract, mapping)
-    with asked.pipeline() as pipeline, Bars() as bars:
-        bars.begin(f"Taking in {shown.count(len(files), 'file')}")
-        told = pipeline.read_sales(
-            found,
-            files,
-            location_id=location_id,
-            pseudonym_key=key,
-            contract=agreed,
-            step=bars.step,
-        )
-        bars.end()
-    totals = _answer(asked, found, told)
-    if totals["read"] and not totals["accepted"] + totals["duplicates"]:
-        click.echo("storekeep: no line could be taken in; is it the right mapping?", err=True)
+    return ingest.command(feed)(take_in)
 
 
-def _mapping(asked: Asked, name: str) -> tuple[Mapped, bytes | None]:
-    """A mapping, and the key of pseudonyms where it takes one."""
+for _feed, _brings in FEEDS.items():
+    _of(_feed, _brings)
+
+
+def _mapping(asked: Asked, name: str, feed: str | None = None) -> tuple[Mapped, bytes | None]:
+    """A mapping, of a feed if one is named, and the key of pseudonyms where it takes one."""
     settings = asked.at_home()
     from storekeep import ingest as reading
 
     found = reading.mapping(name)
+    if feed not in {None, found.feed}:
+        raise Misused(f"mapping {found.source} is of feed {found.feed}, not of feed {feed}")
     hides = bool(found.personal_columns)
     return found, reading.pseudonym_key(settings.home, settings.tenant) if hides else None
 

@@ -18,7 +18,7 @@ from storekeep.ingest.complete_journey import (
     load_marketing,
     load_promotions,
 )
-from storekeep.ingest.feeds import Mapping, read, shipped
+from storekeep.ingest.feeds import FEEDS, Mapping, read, shipped
 from storekeep.ingest.loading import Loaded, load, load_again
 from storekeep.ingest.products import Products, load_products
 from storekeep.ingest.pseudonyms import pseudonym_key
@@ -26,6 +26,7 @@ from storekeep.ingest.staging import as_cells
 from storekeep.ingest.statement import parsed
 
 __all__ = [
+    "FEEDS",
     "Bounds",
     "Drifted",
     "Loaded",

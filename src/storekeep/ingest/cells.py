@@ -12,6 +12,7 @@ from collections.abc import Mapping as Map
 import pyarrow as pa
 
 from storekeep.ingest.feeds import Mapping, SourceKind
+from storekeep.ingest.formats import FORMATS
 from storekeep.sql import literal
 
 SOURCE_TYPES: Map[SourceKind, str] = {
@@ -48,6 +49,7 @@ class Cell:
         self.is_naive = pa.types.is_timestamp(type_) and type_.tz is None
         self.is_day = pa.types.is_date(type_)
         self.from_csv = mapping.format == "csv"
+        self.has_marks = self.is_text and FORMATS[mapping.format].text
 
     @property
     def present(self) -> str:
@@ -89,7 +91,7 @@ class Cell:
 
     def _unmarked(self) -> str:
         """The cell, NULL where it is a null mark."""
-        if not self.is_text or not self.from_csv:
+        if not self.has_marks:
             return self.cell
         nulls = self.mapping.csv.nulls
         if len(nulls) == 1:
@@ -104,7 +106,7 @@ class Cell:
             return f"CAST({self.cell} AS VARCHAR)"
         if self.from_csv:
             return self._unmarked()
-        return f"CASE WHEN NOT contains({self.cell}, chr(0)) THEN {self.cell} END"
+        return f"CASE WHEN NOT contains({self.cell}, chr(0)) THEN {self._unmarked()} END"
 
     def _number_from_number(self) -> str:
         if self.kind == "int":

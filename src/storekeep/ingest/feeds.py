@@ -32,14 +32,23 @@ from storekeep import retail
 from storekeep.errors import Misused
 from storekeep.ingest import places
 from storekeep.ingest.delimited import Dialect
+from storekeep.ingest.formats import FORMATS
 from storekeep.ingest.places import VALUE, Keys
 from storekeep.sql import Place
 
 SourceKind = Literal["text", "int", "decimal", "float", "bool", "date", "time"]
 
-PROVIDED = frozenset(
-    {"line_key", "location_id", "currency", "day", "known_at", "source_file", "source_line"}
-)
+OURS = frozenset({"line_key", "source", "known_at", "source_file", "source_line"})
+PROVIDED = OURS | {"location_id", "currency", "day"}
+FEEDS: Map[str, tuple[str, ...]] = {
+    "pos": ("sale_line",),
+    "orders": ("sale_line",),
+    "stock": ("stock_count", "stock_report"),
+    "suppliers": ("supplier_step", "delivery"),
+    "products": ("product",),
+    "fulfilments": ("fulfilment",),
+}
+"""The feeds that a live home takes in, and which of its tables each may fill."""
 BUILT_IN = {
     "malformed": "the row is no row of this file",
     "blank": "the row is empty",
@@ -132,7 +141,7 @@ class Mapping(_Part):
     feed: str = Field(pattern=_NAME)
     source: str = Field(pattern=_NAME)
     table: str = Field(pattern=_NAME)
-    format: Literal["csv", "parquet"]
+    format: str
     csv: Csv = Csv()
     time_zone: str = "UTC"
     day_time_zone: str | None = None
@@ -214,6 +223,8 @@ def _problems(mapping: Mapping) -> Iterator[tuple[Keys, str]]:
 
 
 def _source_problems(mapping: Mapping) -> Iterator[tuple[Keys, str]]:
+    if mapping.format not in FORMATS:
+        yield ("format",), f"no format {mapping.format!r} is read; there are {', '.join(FORMATS)}"
     lower = [name.lower() for name in mapping.source_columns]
     if len(set(lower)) < len(lower) or any(name.startswith("__") for name in lower):
         yield ("source_columns",), "names must differ by more than case, and not begin with __"
@@ -242,9 +253,8 @@ def _rule_problems(mapping: Mapping) -> Iterator[tuple[Keys, str]]:
 
 def _column_problems(mapping: Mapping) -> Iterator[tuple[Keys, str]]:
     target = mapping.target
-    ours = {"line_key", "known_at", "source_file", "source_line"}
     for name in mapping.columns:
-        if name not in target.names or name in ours:
+        if name not in target.names or name in OURS:
             yield ("columns", name), f"{target.name} has no such column to fill"
     required = {column.name for column in target.columns if not column.nullable} - PROVIDED
     for name in sorted(required - set(mapping.columns)):
@@ -257,7 +267,7 @@ def _column_problems(mapping: Mapping) -> Iterator[tuple[Keys, str]]:
         if name not in mapping.columns:
             yield ("document",), f"{name!r} is not among columns"
     for name in mapping.product:
-        if name not in retail.PRODUCT.names or name in {"sku", "known_at"}:
+        if name not in retail.PRODUCT.names or name in {"sku", "occurred_at"} | OURS:
             yield ("product", name), "product has no such column to fill"
     if mapping.customer == "pseudonymise" and "customer_id" not in mapping.columns:
         yield ("customer",), "there is no column customer_id to make pseudonyms of"

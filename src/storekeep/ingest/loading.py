@@ -172,6 +172,7 @@ def _rows(one: _Load, file: str, accepted: pa.Table) -> pa.Table:
         "location_id": one.location_id,
         "currency": one.mapping.currency,
         "known_at": one.known_at,
+        "source": one.mapping.source,
         "source_file": file,
     }
     columns = []

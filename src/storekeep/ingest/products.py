@@ -93,15 +93,15 @@ def _latest(tables: list[pa.Table]) -> pa.Table:
 
 def _gathered(run: staging.Run, files: Sequence[Path], known_at: datetime) -> pa.Table:
     said = list(run.mapping.product)
-    columns = ["sku", *(f'"__p_{name}"' for name in said)]
-    typed = [f"{column} VARCHAR" for column in columns]
+    read = ["sku", *(f'"__p_{name}"' for name in said)]
+    typed = [f"{column} VARCHAR" for column in read]
     run.connection.execute(
         f"CREATE OR REPLACE TEMP TABLE gathered ({', '.join(typed)}, lines BIGINT)"
     )
     for piece in staging.pieces(run, files, BATCH_ROWS):
         run.connection.register("piece", piece.judged)
         run.connection.execute(
-            f"INSERT INTO gathered SELECT {', '.join(columns)}, count(*) FROM piece "
+            f"INSERT INTO gathered SELECT {', '.join(read)}, count(*) FROM piece "
             "WHERE __fate IS NULL GROUP BY ALL"
         )
         run.connection.unregister("piece")
@@ -115,8 +115,11 @@ def _gathered(run: staging.Run, files: Sequence[Path], known_at: datetime) -> pa
     found = run.connection.execute(
         f"SELECT * FROM (SELECT DISTINCT sku FROM gathered) {joins} ORDER BY sku"
     ).to_arrow_table()
-    given = {name: found[name] for name in found.column_names} | {
-        "known_at": pa.repeat(pa.scalar(known_at, pa.timestamp("us", "UTC")), found.num_rows)
-    }
-    empty = pa.nulls(found.num_rows, pa.string())
-    return pa.table([given.get(name, empty) for name in PRODUCT.names], schema=PRODUCT.arrow)
+    constants = {"source": run.mapping.source, "known_at": known_at}
+    columns = [
+        found[field.name]
+        if field.name in found.column_names
+        else pa.repeat(pa.scalar(constants.get(field.name), field.type), found.num_rows)
+        for field in PRODUCT.arrow
+    ]
+    return pa.table(columns, schema=PRODUCT.arrow)

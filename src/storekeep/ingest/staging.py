@@ -29,10 +29,10 @@ import pyarrow.compute as pc
 
 from storekeep import retail
 from storekeep.errors import InvariantBroken, Misused, Permanent, StorekeepError
-from storekeep.ingest import delimited, parquet
 from storekeep.ingest.archives import Bounds, Opened, opened
 from storekeep.ingest.blocks import MALFORMED, Block, Drifted
 from storekeep.ingest.feeds import Mapping
+from storekeep.ingest.formats import FORMATS
 from storekeep.ingest.pseudonyms import checked, pseudonyms
 from storekeep.ingest.statement import Statement, parsed, statement
 
@@ -204,9 +204,7 @@ def _files(run: Run, paths: Sequence[Path]) -> Iterator[Opened]:
 
 
 def _columns(mapping: Mapping, file: Opened) -> list[str]:
-    if mapping.format == "csv":
-        return delimited.header(file, mapping.csv.dialect).names
-    return parquet.names(file)
+    return FORMATS[mapping.format].names(file, mapping.csv.dialect)
 
 
 def _belongs(waiting: list[_Begun], small: _Begun, batch_rows: int) -> bool:
@@ -318,9 +316,7 @@ def _remove(folder: Path, process: int) -> None:
 
 def _blocks(mapping: Mapping, file: Opened) -> Iterator[Block]:
     names = tuple(mapping.source_columns)
-    if mapping.format == "csv":
-        return delimited.blocks(file, names, mapping.csv.dialect)
-    return parquet.blocks(file, names)
+    return FORMATS[mapping.format].blocks(file, names, mapping.csv.dialect)
 
 
 def _judge(run: Run, blocks: Sequence[Block], files: np.ndarray, *, first: bool) -> Statement:
@@ -343,7 +339,7 @@ def _pseudonymised(run: Run, cells: pa.Table) -> pa.Table:
     if run.key is None:
         return cells
     mapping = run.mapping
-    nulls = mapping.csv.nulls if mapping.format == "csv" else ()
+    nulls = mapping.csv.nulls if FORMATS[mapping.format].text else ()
     for place, name in enumerate(cells.column_names):
         if name in mapping.personal_columns:
             plain = cells.column(place).cast(pa.string()).combine_chunks()

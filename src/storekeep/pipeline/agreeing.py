@@ -7,7 +7,7 @@ follows from what is recorded and from the time: whoever looks, and when after a
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
 import pyarrow as pa
@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 
 from storekeep import bus, ingest
 from storekeep.errors import Refused
-from storekeep.events import EVENT_TABLES, event
+from storekeep.events import FED, HEADQUARTERS, event
 from storekeep.ingest import contracts
 from storekeep.ingest.contracts import Came, Contract
 from storekeep.lake import FACTS, FEED_STATES, MARKETING, PRODUCTS, TERMS, Kept
@@ -33,9 +33,6 @@ _KEPT: Mapping[str, Kept] = {
     kept.name: kept for kept in (*FACTS.values(), *MARKETING.values(), PRODUCTS, TERMS)
 }
 _DAY = timedelta(days=1)
-_FROM = (
-    "FROM fact SEMI JOIN told ON fact.location_id = told.subject AND fact.position = told.position"
-)
 _STANDING = (
     "SELECT location_id, arg_max(state, (occurred_at, known_at)) AS state, max(occurred_at) AS since"
     " FROM state WHERE feed = $source GROUP BY ALL"
@@ -80,7 +77,7 @@ class Agreeing(Quarantining):
         with stage("look", self.tenant) as watched:
             for source in promised:
                 with self.store.transaction(self.tenant) as tx:
-                    watched.rows += self._tell(tx, source)
+                    watched.rows += self._tell_standing(tx, source)
         return watched.rows
 
     def _contracts(self, tx: Transaction) -> dict[str, list[Contract]]:
@@ -91,7 +88,7 @@ class Agreeing(Quarantining):
             found.setdefault(one.source, []).append(one)
         return found
 
-    def _tell(self, tx: Transaction, source: str, said: str = "") -> int:
+    def _tell_standing(self, tx: Transaction, source: str, said: str = "") -> int:
         """Tell how a feed stands by now where it did not stand so; with words of a person's, everywhere."""
         # Two that look at once would both tell.
         tx.position(CONTRACT, 0, lock=True)
@@ -119,8 +116,7 @@ class Agreeing(Quarantining):
 
     def _came(self, tx: Transaction, contract: Contract, now: datetime) -> Came:
         """The numbers that a feed's promises are about, and no others."""
-        types = [type_ for type_, table in EVENT_TABLES.items() if table == contract.table]
-        told = tx.told_from(contract.source, types)
+        told = tx.told_from(contract.source, FED[contract.table.name].types)
         locations = sorted(pc.unique(told["subject"]).to_pylist())
         stopped = [
             row["said"]
@@ -169,28 +165,57 @@ class Agreeing(Quarantining):
         self, contract: Contract, told: pa.Table, since: datetime
     ) -> tuple[dict[str, list[int]], frozenset[Any]]:
         """Of each location the rows that came lately and those not as agreed, and the days they are of."""
-        recent = told.filter(pc.greater_equal(told["told_us"], pc.scalar(_micros(since))))
+        recent = told.filter(pc.greater_equal(told["told_us"], pa.scalar(_micros(since))))
         if not recent.num_rows or not (contract.rejected or contract.rows or contract.volumes):
             return {}, frozenset()
         asked = [self._violated(promise) for promise in contract.rows]
-        counts = [f"({sql}) AS p{place}" for place, (sql, _, _) in enumerate(asked)]
+        counts = ["count(*) AS rows", *(f"{sql} AS p{n}" for n, (sql, _, _) in enumerate(asked))]
         days = f"list(DISTINCT {_day(contract)})" if contract.volumes else "[]"
+        # The places in the log bound which files of history are opened.
         low, high = pc.min_max(recent["position"]).as_py().values()
-        zone = {"zone": contract.zone.key} if "$zone" in days else {}
-        found = self.lake.query(
-            f"SELECT fact.location_id, count(*) AS rows, {days} AS days {''.join(f', {c}' for c in counts)}"
-            f" {_FROM} WHERE position BETWEEN $low AND $high GROUP BY ALL",
-            tables={"fact": FACTS[contract.table.name]}
-            | {name: _KEPT[name] for _, _, name in asked if name},
-            inputs={"told": recent},
-            parameters={"low": low, "high": high, **zone}
+        found = self._ask(
+            contract,
+            recent,
+            ", ".join([*counts, f"{days} AS days"]),
+            "position BETWEEN $low AND $high",
+            {"low": low, "high": high}
             | {name: value for _, given, _ in asked for name, value in given.items()},
+            others={name: _KEPT[name] for _, _, name in asked if name},
         )
         rows = {
             row["location_id"]: [row["rows"], *(row[f"p{place}"] for place in range(len(asked)))]
-            for row in found.to_pylist()
+            for row in found
         }
-        return rows, frozenset(day for days in found["days"].to_pylist() for day in days or ())
+        return rows, frozenset(day for row in found for day in row["days"] if day is not None)
+
+    def _ask(
+        self,
+        contract: Contract,
+        told: pa.Table,
+        select: str,
+        where: str,
+        parameters: Mapping[str, Any],
+        *,
+        others: Mapping[str, Kept] | None = None,
+        months: tuple[date, date] | None = None,
+    ) -> list[dict[str, Any]]:
+        """What history says of the facts that were told, of each location or whatever else they are about."""
+        fed = FED[contract.table.name]
+        about = "location_id" if fed.subject == "location_id" else f"{fed.subject} AS location_id"
+        same = f"fact.{fed.subject} = told.subject AND"
+        if fed.subject is None:
+            about, same = f"'{HEADQUARTERS}' AS location_id", ""
+        asked = f"{select} {where}"
+        zone = {"zone": contract.zone.key} if "$zone" in asked else {}
+        found = self.lake.query(
+            f"SELECT {about}, {select} FROM fact SEMI JOIN told ON {same} fact.position = told.position"
+            f" WHERE {where} GROUP BY 1",
+            tables={"fact": FACTS[contract.table.name], **(others or {})},
+            inputs={"told": told},
+            parameters={**parameters, **zone},
+            months=None if months is None else {"fact": _months(*months)},
+        )
+        return list(found.to_pylist())
 
     def _violated(self, promise: contracts.RowPromise) -> tuple[str, Mapping[str, Any], str | None]:
         """SQL that counts what is not as agreed, with its values and the table it looks into.
@@ -215,31 +240,30 @@ class Agreeing(Quarantining):
             last = contract.last_complete_day(now, promise.grace_hours)
             days |= {last - _DAY * each for each in range(promise.days)}
         day = _day(contract)
-        zone = {"zone": contract.zone.key} if "$zone" in day else {}
-        found = self.lake.query(
-            f"SELECT fact.location_id, {day} AS day, count(*) AS rows {_FROM}"
-            f" WHERE list_contains($days, {day}) GROUP BY ALL",
-            tables={"fact": FACTS[contract.table.name]},
-            inputs={"told": told},
-            parameters={"days": sorted(days), **zone},
-            months={"fact": (f"{min(days) - _DAY:%Y-%m}", f"{max(days) + _DAY:%Y-%m}")},
+        found = self._ask(
+            contract,
+            told,
+            f"histogram({day}) AS days",
+            f"list_contains($days, {day})",
+            {"days": sorted(days)},
+            months=(min(days), max(days)),
         )
-        return {(row["location_id"], row["day"]): row["rows"] for row in found.to_pylist()}
+        return {(row["location_id"], day): many for row in found for day, many in row["days"]}
 
     def _latest(self, contract: Contract, told: pa.Table, now: datetime) -> dict[str, datetime]:
         """When the newest happened at each location, where that is as late as was promised."""
         if not contract.freshness or not told.num_rows:
             return {}
         since = now - timedelta(hours=max(each.hours for each in contract.freshness))
-        found = self.lake.query(
-            f"SELECT fact.location_id, max(occurred_at) AS latest {_FROM}"
-            " WHERE occurred_at BETWEEN $since AND $now GROUP BY ALL",
-            tables={"fact": FACTS[contract.table.name]},
-            inputs={"told": told},
-            parameters={"since": since, "now": now},
-            months={"fact": (f"{since:%Y-%m}", f"{now:%Y-%m}")},
+        found = self._ask(
+            contract,
+            told,
+            "max(occurred_at) AS latest",
+            "occurred_at BETWEEN $since AND $now",
+            {"since": since, "now": now},
+            months=(since.date(), now.date()),
         )
-        return {row["location_id"]: row["latest"] for row in found.to_pylist()}
+        return {row["location_id"]: row["latest"] for row in found}
 
     # The shape of files -----------------------------------------------------------------------------
 
@@ -268,8 +292,7 @@ class Agreeing(Quarantining):
         Of a feed that has brought nothing yet the mapping is wrong, not the file.
         """
         with self.store.transaction(self.tenant) as tx:
-            types = [type_ for type_, table in EVENT_TABLES.items() if table == contract.table]
-            if not tx.told_from(contract.source, types).num_rows:
+            if not tx.told_from(contract.source, FED[contract.table.name].types).num_rows:
                 return drifted
             named = (contract.source, contract.table.name, drifted.column)
             tx.add_drift(*named, drifted.file, self.now(), stops=str(drifted))
@@ -290,7 +313,7 @@ class Agreeing(Quarantining):
                 raise Refused(
                     f"feed {source} is not stopped; `storekeep feeds` shows how feeds stand"
                 )
-            self._tell(tx, source, f"{by} let it go on ({reason}); ")
+            self._tell_standing(tx, source, f"{by} let it go on ({reason}); ")
 
 
 def _day(contract: Contract) -> str:
@@ -298,6 +321,11 @@ def _day(contract: Contract) -> str:
     if "day" in contract.table.names:
         return "day"
     return "CAST(timezone($zone, occurred_at) AS DATE)"
+
+
+def _months(first: date, last: date) -> tuple[str, str]:
+    """The months of history that have the trading days from one to another, wherever on earth."""
+    return f"{first - _DAY:%Y-%m}", f"{last + _DAY:%Y-%m}"
 
 
 def _micros(at: datetime) -> int:

@@ -6,6 +6,7 @@ known again. What is made of a day's lines does not depend on the order in which
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -18,16 +19,18 @@ import pyarrow.compute as pc
 
 from storekeep import bus, ingest
 from storekeep.errors import Misused, Refused, StorekeepError
-from storekeep.events import Event, event
+from storekeep.events import FED, HEADQUARTERS, Event, Fed, event
 from storekeep.ingest.contracts import STATES, Contract
-from storekeep.lake import FEED_STATES, PRODUCTS, SALE_LINES
+from storekeep.lake import FACTS, FEED_STATES, PRODUCTS, SALE_LINES, newest
 from storekeep.pipeline.agreeing import Agreeing
 from storekeep.pipeline.quarantine import ASIDE, KEPT_ASIDE, LEFT_OUT, TAKEN_IN, known_from
 from storekeep.retail import PRODUCT, SALE_LINE
+from storekeep.store import OURSELVES
 from storekeep.watch import stage
 
 POS = "pos"
-_SALES = "SaleRecorded"
+MAPPING = "mapping"
+"""What the mappings by which sources are read are registered as."""
 
 
 @dataclass
@@ -52,7 +55,7 @@ class FileRead:
 class Feeding(Agreeing):
     """From files to facts, stock and history, and from there to how a feed stands."""
 
-    def read_sales(
+    def read_feed(
         self,
         mapping: ingest.Mapping,
         files: Sequence[Path],
@@ -62,16 +65,15 @@ class Feeding(Agreeing):
         contract: Contract | None = None,
         step: Callable[[int], object] = lambda _: None,
     ) -> list[FileRead]:
-        """Take the sale lines of files in, each once however often it is read; what became of each file.
+        """Take the rows of files in, each once however often it is read; what became of each file.
 
         Rows that cannot be taken in go to quarantine. Stock moves and history is kept, and the feed is held
-        against `contract`, or the one that it has. A sale happens at `location_id`, or where that is left out
-        in its store. `step` is told of lines as they are dealt with. Raises `Misused` when the mapping is of
-        no sales, and `Refused` for a file that cannot be read or is not as agreed: nothing of that file is
-        taken in, the files before it are.
+        against `contract`, or the one that it has. What has a location and does not say which happens at
+        `location_id`; a sale, where that is left out, in its store. `step` is told of lines as they are dealt
+        with. Raises `Misused` when no feed fills the mapping's table, and `Refused` for a file that cannot be
+        read or is not as agreed: nothing of that file is taken in, the files before it are.
         """
-        _of_sales(mapping)
-        agreed = self.put_contract(mapping, contract)
+        _fed(mapping)
         loaded = ingest.load(
             mapping,
             files,
@@ -81,10 +83,12 @@ class Feeding(Agreeing):
             pseudonym_key=pseudonym_key,
             batch_rows=bus.MAX_FACTS,
         )
+        self._keep_mapping(mapping)
+        agreed = self.put_contract(mapping, contract)
         told: list[FileRead] = []
         try:
             for batches in _together(self.held(agreed, loaded)):
-                self._read(mapping.source, batches, told)
+                self._read(mapping, batches, told)
                 step(sum(each.read for each in batches))
         except ingest.Drifted as error:
             self._conclude(mapping, told)
@@ -101,6 +105,21 @@ class Feeding(Agreeing):
         if told:
             self.note_columns(mapping, {name: each.file for each in told for name in each.unmapped})
             self.look(mapping.source)
+
+    def _keep_mapping(self, mapping: ingest.Mapping) -> None:
+        """Keep by which mapping a source is read; a source is of one feed."""
+        name = f"{mapping.source}.{mapping.table}"
+        with self.store.transaction(self.tenant) as tx:
+            known = tx.in_force(MAPPING)
+            feed = _feeds_of(known).get(mapping.source, mapping.feed)
+            if feed != mapping.feed:
+                raise Refused(
+                    f"source {mapping.source} is of feed {feed} here, and the mapping is of feed "
+                    f"{mapping.feed}; give it a source of its own"
+                )
+            if known.get(name, ("", ""))[0] != mapping.digest:
+                text = mapping.model_dump_json()
+                self._put_in_force(tx, MAPPING, name, mapping.digest, text, OURSELVES)
 
     def _count_in(self) -> None:
         self.move_stock()
@@ -121,7 +140,7 @@ class Feeding(Agreeing):
         now on. What is taken in, or left out by a rule, leaves quarantine. What came of the rows of each
         file. Raises `Refused` when one of `ids` is not there.
         """
-        _of_sales(mapping)
+        _fed(mapping)
         rows = self.aside(mapping.source)
         if unknown := sorted(set(ids) - set(rows["id"].to_pylist())):
             raise Refused(
@@ -154,24 +173,27 @@ class Feeding(Agreeing):
     def _replay(
         self, mapping: ingest.Mapping, batches: Sequence[ingest.Loaded], told: list[FileRead]
     ) -> None:
-        """Take the lines of replayed rows in, apart from equal ones that their file brought before.
+        """Take replayed rows in, lines of a basket apart from equal ones that their file brought before."""
+        with stage("replay_aside", self.tenant, source=mapping.source) as watched:
+            self.keep_history()
+            rows = pa.concat_tables(each.rows for each in batches)
+            if mapping.target is SALE_LINE:
+                rows = self._numbered(mapping, rows)
+            fresh = self._taken(mapping, rows)
+            watched.rows = fresh.total()
+        _tell(batches, fresh, told)
+
+    def _numbered(self, mapping: ingest.Mapping, rows: pa.Table) -> pa.Table:
+        """Replayed lines with the keys that they would have had in their file.
 
         A document's equal lines are numbered, and a line that comes later has the next number. What stands
         in the same place of the same file is the same line.
         """
-        with stage("replay_aside", self.tenant, source=mapping.source) as watched:
-            self.keep_history()
-            same = ", ".join(dict.fromkeys((*_SAME, *mapping.document)))
-            rows = self.lake.query(
-                _APART.format(same=same),
-                tables={"sale": SALE_LINES},
-                inputs={"told": pa.concat_tables(each.rows for each in batches)},
-            )
-            fresh = self._taken(
-                mapping.source, rows.select(list(SALE_LINE.names)).cast(SALE_LINE.arrow)
-            )
-            watched.rows = fresh.total()
-        _tell(batches, fresh, told)
+        same = ", ".join(dict.fromkeys((*_SAME, *mapping.document)))
+        found = self.lake.query(
+            _APART.format(same=same), tables={"sale": SALE_LINES}, inputs={"told": rows}
+        )
+        return found.select(list(SALE_LINE.names)).cast(SALE_LINE.arrow)
 
     def _references(self, mapping: ingest.Mapping) -> dict[str, pa.Table]:
         """The tables that a mapping looks into, as this home knows them by now."""
@@ -180,8 +202,8 @@ class Feeding(Agreeing):
             if reference.table != PRODUCT.name or reference.on != "sku":
                 raise Refused(f"mapping {mapping.source}: no home looks into {reference.table}")
             rows = self.lake.query(
-                "SELECT * FROM product QUALIFY"
-                " row_number() OVER (PARTITION BY sku ORDER BY known_at DESC) = 1",
+                "SELECT * FROM product QUALIFY row_number() OVER (PARTITION BY sku ORDER BY"
+                " coalesce(occurred_at, known_at) DESC, known_at DESC, position DESC, fact DESC) = 1",
                 tables={"product": PRODUCTS},
             )
             if rows.num_rows == 0:
@@ -191,27 +213,28 @@ class Feeding(Agreeing):
             found[name] = rows
         return found
 
-    def _read(self, source: str, batches: Sequence[ingest.Loaded], told: list[FileRead]) -> None:
-        with stage("read_sales", self.tenant, source=source) as watched:
+    def _read(
+        self, mapping: ingest.Mapping, batches: Sequence[ingest.Loaded], told: list[FileRead]
+    ) -> None:
+        with stage("read_feed", self.tenant, source=mapping.source) as watched:
             self.keep_rejected(pa.concat_tables(each.rejected for each in batches))
             rows = pa.concat_tables(each.rows for each in batches)
-            fresh = self._taken(source, rows)
+            fresh = self._taken(mapping, rows)
             watched.rows = fresh.total()
         _tell(batches, fresh, told)
 
-    def _taken(self, source: str, rows: pa.Table) -> Counter[str]:
-        """Put the lines that are new on the bus; how many of each file."""
+    def _taken(self, mapping: ingest.Mapping, rows: pa.Table) -> Counter[str]:
+        """Put the rows that are new on the bus; how many of each file."""
         fresh: Counter[str] = Counter()
-        for partition, days in sorted(_by_partition(self.tenant, rows).items()):
+        fed = _fed(mapping)
+        for partition, parts in sorted(_by_partition(self.tenant, fed, rows).items()):
             with self.store.transaction(self.tenant) as tx:
                 # Nobody who asks for less than now has been told before of what comes now.
                 tx.lock_partition(partition)
                 now = self.now()
                 told = [
-                    event(
-                        _SALES, source, each["location_id"][0].as_py(), now, known_from(each, now)
-                    )
-                    for each in days
+                    event(part.type, mapping.source, part.subject, now, known_from(part.rows, now))
+                    for part in parts
                 ]
                 news = self._news(tx, partition, told)
                 bus.append(tx, partition, news)
@@ -221,27 +244,31 @@ class Feeding(Agreeing):
     # How feeds stand ------------------------------------------------------------------------------------
 
     def feeds(self, known_by: datetime | None = None) -> list[dict[str, Any]]:
-        """How each feed of sales stands, by source, as it was known by a time (now when left out).
+        """How each feed stands, by source, as it was known by a time (now when left out).
 
-        Of units and values `net` is all, and `gross` what was sold before anything was brought back;
-        values are by currency. What was rejected counts as long as it is in quarantine. `reasons` says where
-        and why a feed does not keep its contract, `new_columns` which columns came that nobody asked for.
+        Of every feed lines, and the first and last time at which something happened. Of one that brings sales
+        also what they come to: of units and values `net` is all, and `gross` what was sold before anything
+        was brought back; values are by currency. What was rejected counts as long as it is in quarantine.
+        `reasons` says where and why a feed does not keep its contract, `new_columns` which columns came that
+        nobody asked for.
         """
         self.keep_history()
         with self.store.transaction(self.tenant) as tx:
-            told = tx.told_by(_SALES)
+            told = pa.concat_tables(tx.told_by(FED[name].type) for name in _TOLD)
+            kept = tx.in_force(MAPPING)
             drifts = tx.drifts()
+        tables = {name: FACTS[name] for name in FED}
 
         def ask(sql: str) -> list[dict[str, Any]]:
             found = self.lake.query(
                 sql,
-                tables={"sale": SALE_LINES, "state": FEED_STATES, **KEPT_ASIDE},
+                tables={**tables, "state": FEED_STATES, **KEPT_ASIDE},
                 inputs={"told": told},
                 parameters={"known_by": known_by or self.now()},
             )
             return list(found.to_pylist())
 
-        lines = {row["source"]: row for row in ask(_LINES)}
+        sales = {row["source"]: row for row in ask(_LINES)}
         values: dict[str, dict[str, dict[str, int]]] = {}
         for row in ask(_VALUES):
             both = {"net": row["net"], "gross": row["gross"]}
@@ -255,26 +282,37 @@ class Feeding(Agreeing):
         reasons: dict[str, list[dict[str, Any]]] = {}
         for row in ask(_REASONS):
             reasons.setdefault(row.pop("feed"), []).append(row)
-        return [
-            {
-                "feed": POS,
+        others = {row["source"]: row for row in ask(_OTHERS)}
+        feeds = _feeds_of(kept)
+        sells = {name.partition(".")[0] for name in kept if name.endswith(f".{SALE_LINE.name}")}
+        found = []
+        # What is published without a mapping is no feed's, apart from sales.
+        for source in sorted({*sales, *rejected, *(others.keys() & feeds.keys())}):
+            added = {
+                row["column"] for row in drifts if row["source"] == source and not row["stops"]
+            }
+            one = {
+                "feed": feeds.get(source, POS),
                 "source": source,
                 "state": states.get(source, STATES[0]),
                 "reasons": reasons.get(source, []),
-                "new_columns": sorted(
-                    row["column"] for row in drifts if row["source"] == source and not row["stops"]
-                ),
-                **_counted(lines.get(source)),
-                "value_minor": values.get(source, {}),
+                "new_columns": sorted(added),
                 "rejected": rejected.get(source, {}),
             }
-            for source in sorted({*lines, *rejected})
-        ]
+            if source in sells or source in sales or source not in feeds:
+                one |= _counted(sales.get(source)) | {"value_minor": values.get(source, {})}
+            else:
+                one |= _happened(others.get(source))
+            found.append(one)
+        return found
 
 
+# Whose facts do not say which feed brought them: the log does.
+_TOLD = tuple(name for name, fed in FED.items() if "source" not in fed.table.names)
 _SOLD = (
-    "FROM sale JOIN told ON sale.location_id = told.subject AND sale.position = told.position"
-    f" WHERE sale.event_type = '{_SALES}' AND sale.known_at <= $known_by GROUP BY ALL"
+    "FROM sale_line JOIN told ON sale_line.location_id = told.subject"
+    " AND sale_line.position = told.position"
+    f" WHERE event_type = '{FED[SALE_LINE.name].type}' AND known_at <= $known_by GROUP BY ALL"
 )
 _LINES = (
     "SELECT source, count(*) AS lines, count(DISTINCT (store_id, basket_id)) AS orders,"
@@ -286,6 +324,20 @@ _VALUES = (
     "SELECT source, currency, sum(value_minor)::BIGINT AS net,"
     f" coalesce(sum(value_minor) FILTER (quantity_units > 0), 0)::BIGINT AS gross {_SOLD}"
     " ORDER BY currency"
+)
+_OTHERS = (
+    "SELECT source, count(*) AS lines, min(occurred_at) AS first, max(occurred_at) AS last FROM ("
+    + " UNION ALL ".join(
+        f"SELECT source, occurred_at FROM ({newest(fed.table)}) AS fact"
+        + (
+            " JOIN told ON fact.location_id = told.subject AND fact.position = told.position"
+            if fed.table.name in _TOLD
+            else ""
+        )
+        for fed in FED.values()
+        if fed.table is not SALE_LINE
+    )
+    + ") GROUP BY source"
 )
 _STANDING = (
     "WITH latest AS (SELECT feed, location_id, arg_max(state, (occurred_at, known_at)) AS state"
@@ -300,16 +352,29 @@ _REASONS = (
 )
 
 
-def _counted(row: Mapping[str, Any] | None) -> dict[str, Any]:
-    """What is told of a feed's lines; of a feed of which every row was turned away, that there are none."""
+def _feeds_of(mappings: Mapping[str, tuple[str, str]]) -> dict[str, str]:
+    """The feed of each source, by the mappings that it was read by."""
+    told = (json.loads(content) for _, content in mappings.values())
+    return {each["source"]: each["feed"] for each in told}
+
+
+def _happened(row: Mapping[str, Any] | None) -> dict[str, Any]:
     one = row or {}
     return {
         "lines": one.get("lines", 0),
+        "first_occurred_at": one.get("first"),
+        "last_occurred_at": one.get("last"),
+    }
+
+
+def _counted(row: Mapping[str, Any] | None) -> dict[str, Any]:
+    """What is told of a feed's sales; of a feed of which every row was turned away, that there are none."""
+    one = row or {}
+    return {
+        **_happened(row),
         "orders": one.get("orders", 0),
         "distinct_skus": one.get("distinct_skus", 0),
         "lines_without_customer": one.get("without_customer", 0),
-        "first_occurred_at": one.get("first"),
-        "last_occurred_at": one.get("last"),
         "units": {"net": one.get("net", 0), "gross": one.get("gross", 0)},
     }
 
@@ -333,12 +398,16 @@ _APART = """
 """
 
 
-def _of_sales(mapping: ingest.Mapping) -> None:
-    if (mapping.feed, mapping.target) != (POS, SALE_LINE):
+def _fed(mapping: ingest.Mapping) -> Fed:
+    """How the rows of the mapping's table become events."""
+    tables = ingest.FEEDS.get(mapping.feed)
+    if tables is None or mapping.table not in tables:
+        fills = f"fills {' and '.join(tables)}" if tables else "is none"
         raise Misused(
-            f"mapping {mapping.source} is of feed {mapping.feed} and table {mapping.table}; "
-            f"sales are of feed {POS} and table {SALE_LINE.name}"
+            f"mapping {mapping.source} is of feed {mapping.feed} and table {mapping.table}; feed "
+            f"{mapping.feed} {fills}, the feeds are {', '.join(ingest.FEEDS)}"
         )
+    return FED[mapping.table]
 
 
 def _tell(batches: Sequence[ingest.Loaded], fresh: Mapping[str, int], told: list[FileRead]) -> None:
@@ -403,19 +472,35 @@ def _together(loaded: Iterator[ingest.Loaded]) -> Iterator[list[ingest.Loaded]]:
         yield waiting
 
 
-def _by_partition(tenant: str, rows: pa.Table) -> dict[int, list[pa.Table]]:
-    """The lines of each trading day of a location, in one order, by the partition they belong to."""
-    found: dict[int, list[pa.Table]] = {}
-    order = [(name, "ascending") for name in ("location_id", "day", "occurred_at", "line_key")]
-    sorted_rows = rows.sort_by(order)
-    names = sorted_rows["location_id"].combine_chunks()
-    days = pc.binary_join_element_wise(
-        sorted_rows["day"].cast(pa.string()).combine_chunks(), names, "/"
-    )
+@dataclass(frozen=True)
+class _Part:
+    """Rows that become one event."""
+
+    type: str
+    subject: str
+    rows: pa.Table
+
+
+def _by_partition(tenant: str, fed: Fed, rows: pa.Table) -> dict[int, list[_Part]]:
+    """The rows of each event, in one order, by the partition they belong to.
+
+    Of rows of the same key, which is something said anew, the later comes later.
+    """
+    found: dict[int, list[_Part]] = {}
+    order = [each for each in (fed.subject, fed.apart, "occurred_at", *fed.table.key) if each]
+    rows = rows.sort_by([(name, "ascending") for name in dict.fromkeys(order)])
+    apart = rows[fed.apart].cast(pa.string()).combine_chunks() if fed.apart else None
+    if fed.subject is None:
+        subjects = pa.repeat(HEADQUARTERS, rows.num_rows)
+    else:
+        subjects = rows[fed.subject].combine_chunks()
+    edges = subjects if apart is None else pc.binary_join_element_wise(apart, subjects, "/")
     start = 0
-    for end in pc.run_end_encode(days).run_ends.to_pylist():
-        partition = bus.partition_of(tenant, names[start].as_py())
-        found.setdefault(partition, []).append(sorted_rows.slice(start, end - start))
+    for end in pc.run_end_encode(edges).run_ends.to_pylist():
+        subject = subjects[start].as_py()
+        type_ = fed.type if apart is None else fed.called.get(apart[start].as_py(), fed.type)
+        part = _Part(type_, subject, rows.slice(start, end - start))
+        found.setdefault(bus.partition_of(tenant, subject), []).append(part)
         start = end
     return found
 

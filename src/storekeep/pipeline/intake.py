@@ -19,7 +19,7 @@ from storekeep.errors import InvariantBroken
 from storekeep.events import EVENT_TABLES, Event, event
 from storekeep.lake import FACTS, SALE_LINES, STOCK_COUNTS, Kept
 from storekeep.pipeline.measuring import Measuring
-from storekeep.retail import ORDER_MOVE
+from storekeep.retail import ORDER_MOVE, Table
 from storekeep.store import PARTITIONS, Transaction
 from storekeep.watch import stage
 
@@ -78,13 +78,14 @@ class Intake(Measuring):
             for number, each in told.items()
         )
         months = None
-        if table is not ORDER_MOVE:
+        if table is not ORDER_MOVE and FACTS[table.name].month_of:
             # The same sale or count is of the same moment; the same move may be told at another.
             found = pc.min_max(pc.strftime(facts["occurred_at"], format="%Y-%m")).as_py()
             months = {"seen": (found["min"], found["max"])}
-        keys = ", ".join(table.key)
+        keys = ", ".join(f"told.{name}" for name in table.identity)
+        same = " AND ".join(f"{_same(table, name)}" for name in table.identity)
         fresh = self.lake.query(
-            f"SELECT told.* FROM told ANTI JOIN seen USING ({keys})"
+            f"SELECT told.* FROM told ANTI JOIN seen ON {same}"
             f" QUALIFY row_number() OVER (PARTITION BY {keys} ORDER BY event, fact) = 1"
             " ORDER BY event, fact",
             tables={"seen": FACTS[table.name]},
@@ -168,6 +169,12 @@ class Intake(Measuring):
         with stage("update_features", self.tenant, location=location_id) as watched:
             watched.rows = features.update(self.lake, location_id, today=today, known_by=self.now())
         return watched.rows
+
+
+def _same(table: Table, name: str) -> str:
+    """That a fact and one that is known agree in a column."""
+    sign = "IS NOT DISTINCT FROM" if table.column(name).nullable else "="
+    return f"told.{name} {sign} seen.{name}"
 
 
 def _in_log(events: Sequence[Event]) -> pa.Table:

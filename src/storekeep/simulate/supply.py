@@ -399,6 +399,8 @@ def _opening(terms: pa.Table, items: pa.Table, assumed: Assumptions) -> pa.Table
             "quantity_units": np.maximum(np.ceil(expected / packs), 1).astype(np.int64) * packs,
             "occurred_at": terms["known_at"],
             "known_at": terms["known_at"],
+            "source_file": pa.nulls(terms.num_rows, pa.string()),
+            "source_line": pa.nulls(terms.num_rows, pa.int64()),
         },
         schema=STOCK_COUNT.arrow,
     ).combine_chunks()

@@ -163,6 +163,16 @@ class Transaction(Waiting):
             (self.tenant, kind, name),
         )
 
+    def in_force(self, kind: str) -> dict[str, tuple[str, str]]:
+        """Version and content of what is in force of a kind, by name."""
+        rows = self._run(
+            "SELECT DISTINCT ON (name) name, version, content FROM promotion JOIN registry"
+            " USING (tenant, kind, name, version) WHERE tenant = %s AND kind = %s"
+            " ORDER BY name, sequence DESC",
+            (self.tenant, kind),
+        )
+        return {row["name"]: (row["version"], row["content"]) for row in rows}
+
     def decided_under(
         self, agent: str, rulebook_version: str, since: datetime
     ) -> list[dict[str, Any]]:
@@ -183,16 +193,6 @@ class Transaction(Waiting):
             (self.tenant,),
         )
         return None if rows[0]["share"] is None else float(rows[0]["share"])
-
-    def in_force(self, kind: str) -> dict[str, tuple[str, str]]:
-        """Version and content of all that is in force of a kind, by name."""
-        rows = self._run(
-            "SELECT DISTINCT ON (p.name) p.name, r.version, r.content FROM promotion p"
-            " JOIN registry r USING (tenant, kind, name, version) WHERE p.tenant = %s AND p.kind = %s"
-            " ORDER BY p.name, p.sequence DESC",
-            (self.tenant, kind),
-        )
-        return {row["name"]: (row["version"], row["content"]) for row in rows}
 
     def registered(
         self, kind: str, name: str, version: str | None = None
