@@ -502,14 +502,15 @@ class _Reader:
 class Came:
     """What is known of a feed: the numbers that its promises are about.
 
-    `locations` are those it has told of. `rows` has, by location, how many came lately and, in the order of
-    the promises, how many of them are not as agreed; `days` the rows by location and trading day; `touched`
-    the days of which some came lately; `latest` when the newest of a location happened; `stopped` why files
-    of it were refused.
+    `locations` are those it has told of, and `began` the day on which it did so first. `rows` has, by
+    location, how many came lately and, in the order of the promises, how many of them are not as agreed;
+    `days` the rows by location and trading day; `touched` the days of which some came lately; `latest` when
+    the newest of a location happened; `stopped` why files of it were refused.
     """
 
     now: datetime
     locations: Sequence[str] = ()
+    began: Mapping[str, date] = field(default_factory=dict)
     rejected: int = 0
     rows: Mapping[str, Sequence[int]] = field(default_factory=dict)
     days: Mapping[tuple[str, date], int] = field(default_factory=dict)
@@ -577,10 +578,14 @@ def _of_volumes(contract: Contract, came: Came) -> Iterator[Found]:
     for promise in contract.volumes:
         last = contract.last_complete_day(came.now, promise.grace_hours)
         due = {last - timedelta(each) for each in range(promise.days)}
-        for location in sorted(promise.locations & {*came.locations} or came.locations):
+        for location in came.locations:
+            if promise.locations and location not in promise.locations:
+                continue
+            began = came.began.get(location, date.min)
             for day in sorted(due | came.touched):
                 many = came.days.get((location, day), 0)
-                grows = day not in due or day.isoweekday() not in promise.weekdays
+                open_ = day.isoweekday() in promise.weekdays
+                grows = day not in due or day < began or not open_
                 if not promise.limit.keeps(many, most_only=grows):
                     words = f"{promise.said}: {many:,} of {day}, {promise.limit} is agreed ({promise.id})"
                     yield Found(location, promise.state, words)

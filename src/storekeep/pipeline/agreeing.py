@@ -33,6 +33,7 @@ _KEPT: Mapping[str, Kept] = {
     kept.name: kept for kept in (*FACTS.values(), *MARKETING.values(), PRODUCTS, TERMS)
 }
 _DAY = timedelta(days=1)
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _STANDING = (
     "SELECT location_id, arg_max(state, (occurred_at, known_at)) AS state, max(occurred_at) AS since"
     " FROM state WHERE feed = $source GROUP BY ALL"
@@ -117,7 +118,10 @@ class Agreeing(Quarantining):
     def _came(self, tx: Transaction, contract: Contract, now: datetime) -> Came:
         """The numbers that a feed's promises are about, and no others."""
         told = tx.told_from(contract.source, FED[contract.table.name].types)
-        locations = sorted(pc.unique(told["subject"]).to_pylist())
+        began = {
+            row["subject"]: _moment(row["told_us_min"]).astimezone(contract.zone).date()
+            for row in told.group_by("subject").aggregate([("told_us", "min")]).to_pylist()
+        }
         stopped = [
             row["said"]
             for row in tx.drifts(contract.source)
@@ -127,7 +131,8 @@ class Agreeing(Quarantining):
         rows, touched = self._rows(contract, told, since)
         return Came(
             now,
-            locations,
+            sorted(began),
+            began,
             rejected=self._rejected(contract, since),
             rows=rows,
             days=self._days(contract, told, now, touched),
@@ -140,7 +145,7 @@ class Agreeing(Quarantining):
         """From when on what came is what came lately."""
         newest = [datetime.min.replace(tzinfo=UTC) + contracts.LATELY]
         if told.num_rows:
-            newest.append(datetime.fromtimestamp(pc.max(told["told_us"]).as_py() / 1e6, UTC))
+            newest.append(_moment(pc.max(told["told_us"]).as_py()))
         if contract.rejected:
             last = self.lake.query(
                 "SELECT max(known_at) AS newest FROM kept WHERE source = $source",
@@ -328,5 +333,9 @@ def _months(first: date, last: date) -> tuple[str, str]:
     return f"{first - _DAY:%Y-%m}", f"{last + _DAY:%Y-%m}"
 
 
+def _moment(micros: int) -> datetime:
+    return _EPOCH + timedelta(microseconds=micros)
+
+
 def _micros(at: datetime) -> int:
-    return (at - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(microseconds=1)
+    return (at - _EPOCH) // timedelta(microseconds=1)
