@@ -351,6 +351,7 @@ def test_limits_say_what_they_mean() -> None:
     assert not Limit("mustBeLessThan", 5).keeps(5, most_only=True)
 
 
+BARE = contracts.of(mapping())
 ANYTHING = st.dictionaries(
     st.tuples(st.sampled_from(["A", "B"]), st.integers(1, 4).map(lambda n: date(2026, 3, n))),
     st.integers(0, 9),
@@ -362,11 +363,11 @@ def test_the_state_is_a_function_of_what_is_known(
     days: dict[tuple[str, date], int], rejected: int, order: list[str]
 ) -> None:
     """In whatever order it is told: the worst that is found, and never worse for another location's days."""
-    bare = contracts.of(mapping())
+
     own = Contract(
         **{
             **{
-                name: getattr(bare, name)
+                name: getattr(BARE, name)
                 for name in ("name", "source", "table", "zone", "document")
             },
             "rejected": (Promise("some", "rejected", "degraded", Limit("mustBeLessThan", 5)),),
@@ -447,7 +448,7 @@ def test_a_location_that_reports_too_little_or_too_much_is_told_alone(feed: Feed
         "      - {id: a_day, metric: rowCount, mustBeBetween: [2, 4], arguments: {graceHours: 6}}\n"
     )
     feed.read(*(line(n) for n in range(3)), place="DC1")
-    feed.read(*(line(n) for n in range(6)), place="W9")
+    feed.read(*(line(n) for n in range(10, 16)), place="W9")
     # The day is not over: there may be too many lines already, never too few.
     assert feed.states() == [("W9", "breached")]
     for hour in (5, 7):

@@ -32,16 +32,18 @@ def contracts() -> None:
     """Data contracts of tables and feeds (ODCS 3.1)."""
 
 
-def _documents() -> dict[str, Mapping[str, Any]]:
-    """The contracts of all tables, and of the feeds whose mappings ship, by name."""
+def _names() -> list[str]:
+    """The contracts of all tables, and of the feeds whose mappings ship."""
     from storekeep import ingest, retail
 
-    found: dict[str, Mapping[str, Any]] = {
-        name: ingest.odcs.of_table(table) for name, table in sorted(retail.TABLES.items())
-    }
-    for name in ingest.shipped():
-        found.setdefault(name, _of_feed(name, None))
-    return found
+    return list(dict.fromkeys([*sorted(retail.TABLES), *ingest.shipped()]))
+
+
+def _document(name: str) -> Mapping[str, Any]:
+    from storekeep import ingest, retail
+
+    table = retail.TABLES.get(name)
+    return _of_feed(name, None) if table is None else ingest.odcs.of_table(table)
 
 
 def _of_feed(mapping: str, file: Path | None) -> Mapping[str, Any]:
@@ -71,7 +73,7 @@ def list_(asked: Asked) -> None:
             "promises": _promises(document),
             "says": document["description"]["purpose"],
         }
-        for name, document in _documents().items()
+        for name, document in ((each, _document(each)) for each in _names())
     ]
     asked.answer(rows, shown.table(_LIST, [tuple(row.values()) for row in rows]))
 
@@ -95,10 +97,9 @@ def show(asked: Asked, name: str | None, mapping: str | None, contract: Path | N
     if mapping is not None:
         document = _of_feed(mapping, contract)
     else:
-        found = _documents()
-        if name not in found:
-            raise Misused(f"there is no contract {name}; there are {', '.join(found)}")
-        document = found[str(name)]
+        if name not in _names():
+            raise Misused(f"there is no contract {name}; there are {', '.join(_names())}")
+        document = _document(str(name))
     asked.answer(document, odcs.as_yaml(document).rstrip("\n"))
 
 
@@ -116,9 +117,9 @@ def write(asked: Asked, folder: Path) -> None:
 
     folder.mkdir(parents=True, exist_ok=True)
     files = []
-    for name, document in _documents().items():
+    for name in _names():
         path = folder / f"{name}.yaml"
-        path.write_text(odcs.as_yaml(document), encoding="utf-8")
+        path.write_text(odcs.as_yaml(_document(name)), encoding="utf-8")
         files.append(str(path))
     asked.answer({"files": files}, f"Wrote {shown.count(len(files), 'contract')} to {folder}.")
 

@@ -105,7 +105,7 @@ class Agreeing(Quarantining):
             if said or state != (last["state"] if last else contracts.STATES[0]):
                 # Two states of one moment could not be told apart.
                 at = max(now, last["since"] + timedelta(microseconds=1)) if last else now
-                row = {"feed": source, "location_id": location, "state": state}
+                row: dict[str, Any] = {"feed": source, "location_id": location, "state": state}
                 row |= {"reason": f"{said}{reason}", "occurred_at": at, "known_at": now}
                 rows.append(row)
         for row in sorted(rows, key=lambda row: bus.partition_of(self.tenant, row["location_id"])):
