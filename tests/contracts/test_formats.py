@@ -77,6 +77,34 @@ source_columns: {item: text, there: int, at: time}
 columns: {sku: item, quantity_units: there, occurred_at: at}
 """
 
+_SHOP = """\
+feed: orders
+source: shop
+table: sale_line
+format: jsonl
+currency: EUR
+source_columns: {id: text, at: time, lines.sku: text, lines.qty: int, lines.total: decimal}
+columns:
+  store_id: "'web'"
+  basket_id: id
+  sku: lines.sku
+  quantity_units: lines.qty
+  value_minor: lines.total
+  occurred_at: at
+document: [basket_id]
+"""
+
+
+def _order(number: int, day: int, *lines: tuple[str, int, str]) -> bytes:
+    rows = [{"sku": sku, "qty": qty, "total": total} for sku, qty, total in lines]
+    return json.dumps({"id": number, "at": f"2026-01-{day:02}", "lines": rows}).encode() + b"\n"
+
+
+def _listed(*products: dict[str, Any]) -> bytes:
+    graph = [{"@type": "Product", **each} for each in products]
+    return json.dumps({"@context": "https://schema.org", "@graph": graph}).encode()
+
+
 CASES: dict[str, Case] = {
     "csv": Case(
         _TILL,
@@ -101,6 +129,25 @@ CASES: dict[str, Case] = {
         ),
         _parquet({"item": "apple", "there": 1, "at": "2026-01-02"}),
         *(4, 5),
+    ),
+    "jsonl": Case(
+        _SHOP,
+        (
+            _order(2**53 + 1, 1, ("apple", 1, "0.50"), ("apple", 1, "0.50"), ("fig", 2, "0.80")),
+            _order(2**53 + 2, 1, ("pear", 2, "0.80")) + _order(4, 2, ("pear", 1, "0.40")),
+        ),
+        # The last order is taken back.
+        _order(4, 3, ("pear", -1, "-0.40")),
+        *(5, 6),
+    ),
+    "schema_org": Case(
+        "schema_org_products",
+        (
+            _listed({"sku": "apple", "name": "Apple"}, {"sku": "pear", "gtin13": "4006381333931"}),
+            _listed({"sku": "fig", "brand": {"name": "Farm"}}),
+        ),
+        _listed({"sku": "pear", "name": "Pear", "gtin13": "4006381333931"}),
+        *(3, 4),
     ),
 }
 each_case = pytest.mark.parametrize("name", CASES)

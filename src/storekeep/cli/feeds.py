@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from datetime import datetime
 from pathlib import Path
@@ -28,6 +28,13 @@ FEEDS: Mapping[str, str] = {
     "suppliers": "what suppliers answer, ship and deliver",
     "products": "items of a catalogue",
     "fulfilments": "what was sent out of customers' orders",
+}
+# The mappings that ship for files whose columns are named as ours.
+_USUAL: Mapping[str, str] = {
+    "stock": "stock_counts",
+    "suppliers": "deliveries",
+    "products": "catalogue",
+    "fulfilments": "fulfilments",
 }
 _COUNTS = ("read", "accepted", "duplicates")
 _TALLIES = ("rejected", "ignored", "repaired")
@@ -61,9 +68,22 @@ _ASIDE = (
     Column("Why", wrap=True, drop=2),
     Column("Says", wrap=True, drop=4),
 )
-_MAPPING = click.option(
-    "--mapping", metavar="NAME|FILE", required=True, help="What the columns mean."
-)
+
+
+def _mapping_option(
+    usual: str | None = None,
+) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """The option that names a mapping, which is needed where none is usual."""
+    known: dict[str, Any] = {"default": usual, "show_default": True} if usual else {}
+    return click.option(
+        "--mapping",
+        metavar="NAME|FILE",
+        required=usual is None,
+        help="What the columns mean.",
+        **known,
+    )
+
+
 _LOCATION = click.option(
     "--location",
     "location_id",
@@ -95,29 +115,41 @@ class Cell(click.ParamType[tuple[str, str]]):
         return name, said
 
 
-@click.group(cls=Group)
-def ingest() -> None:
+_SUGGESTED = click.Path(exists=True, dir_okay=False, path_type=Path)
+
+
+@click.group(cls=Group, invoke_without_command=True)
+@click.option(
+    "--suggest", "sample", metavar="FILE", type=_SUGGESTED, help="The same as `suggest FILE`."
+)
+@click.pass_context
+def ingest(context: click.Context, sample: Path | None) -> None:
     """Take in what others sent, and see to what was rejected."""
+    if sample is not None:
+        context.invoke(suggest, file=sample)
+        context.exit()
+    if context.invoked_subcommand is None:
+        raise click.exceptions.NoArgsIsHelpError(context)
 
 
 def _of(feed: str, brings: str) -> click.Command:
     """The command that takes files of one feed in."""
 
     @click.argument(
-        "files",
-        metavar="FILE...",
+        "paths",
+        metavar="PATH...",
         nargs=-1,
         required=True,
-        type=click.Path(exists=True, dir_okay=False, path_type=Path),
-        help=f"Files of {brings}, plain, gz or zip.",
+        type=click.Path(exists=True, path_type=Path),
+        help=f"Files of {brings}, plain, gz or zip, and folders of them.",
     )
-    @_MAPPING
+    @_mapping_option(_USUAL.get(feed))
     @_LOCATION
     @CONTRACT
     @pass_asked
     def take_in(
         asked: Asked,
-        files: Sequence[Path],
+        paths: Sequence[Path],
         mapping: str,
         location_id: str | None,
         contract: Path | None,
@@ -127,6 +159,7 @@ def _of(feed: str, brings: str) -> click.Command:
 
         found, key = _mapping(asked, mapping, feed)
         agreed = contracts.agreed(found, contract, mapping)
+        files = [file for path in paths for file in _files(path)]
         with asked.pipeline() as pipeline, Bars() as bars:
             bars.begin(f"Taking in {shown.count(len(files), 'file')}")
             told = pipeline.read_feed(
@@ -153,6 +186,16 @@ def _of(feed: str, brings: str) -> click.Command:
 
 for _feed, _brings in FEEDS.items():
     _of(_feed, _brings)
+
+
+def _files(path: Path) -> list[Path]:
+    """A file, or those in a folder that are not hidden, by name."""
+    if not path.is_dir():
+        return [path]
+    files = sorted(each for each in path.iterdir() if each.is_file() and each.name[0] != ".")
+    if not files:
+        raise Misused(f"{path} holds no files")
+    return files
 
 
 def _mapping(asked: Asked, name: str, feed: str | None = None) -> tuple[Mapped, bytes | None]:
@@ -208,6 +251,21 @@ def _read_text(told: Sequence[FileRead], totals: Mapping[str, Any]) -> str:
     if unmapped:
         said.append(f"Columns that the mapping does not name: {', '.join(unmapped)}.")
     return "\n".join([shown.table(_FILES, rows), "", *map(shown.printable, said)])
+
+
+@ingest.command()
+@click.argument("file", metavar="FILE", type=_SUGGESTED, help="A file of the feed.")
+@pass_asked
+def suggest(asked: Asked, file: Path) -> None:
+    """Propose a mapping for files like one.
+
+    Nothing is taken in. What is printed is a mapping that loads; look at the lines that say LOOK, and keep it
+    in a file.
+    """
+    from storekeep import ingest as reading
+
+    found = reading.suggest(file)
+    asked.answer({"mapping": found.text, "look": list(found.look)}, found.text.rstrip("\n"))
 
 
 @ingest.group(cls=Group)
@@ -312,7 +370,7 @@ def fix(
 @click.argument(
     "ids", metavar="[ID]...", nargs=-1, help="Only these rows; all of the mapping's source if none."
 )
-@_MAPPING
+@_mapping_option()
 @_LOCATION
 @click.option("--as", "principal", metavar="NAME", help="Who replays them, if not you.")
 @pass_asked

@@ -24,6 +24,7 @@ from storekeep.ingest.products import Products, load_products
 from storekeep.ingest.pseudonyms import pseudonym_key
 from storekeep.ingest.staging import as_cells
 from storekeep.ingest.statement import parsed
+from storekeep.ingest.suggesting import Suggestion, suggest
 
 __all__ = [
     "FEEDS",
@@ -33,6 +34,7 @@ __all__ = [
     "Mapping",
     "Marketing",
     "Products",
+    "Suggestion",
     "as_cells",
     "complete_journey_files",
     "contracts",
@@ -45,6 +47,7 @@ __all__ = [
     "odcs",
     "pseudonym_key",
     "shipped",
+    "suggest",
 ]
 
 

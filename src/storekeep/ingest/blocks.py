@@ -33,7 +33,8 @@ class Block:
     """Some consecutive rows of a file.
 
     `cells` has the columns asked for, in that order (text from a text format, else the file's own types);
-    `lines` says where each row starts. `malformed` holds the rows that are no rows at all, with reasons.
+    `lines` says where each row starts, and several may start on one line. `malformed` holds the rows that are
+    no rows at all, with reasons.
     """
 
     cells: pa.Table

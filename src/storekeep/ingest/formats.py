@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
-from storekeep.ingest import delimited, parquet
+from storekeep.ingest import delimited, json_lines, parquet, schema_org
 from storekeep.ingest.archives import Opened
 from storekeep.ingest.blocks import Block
 from storekeep.ingest.delimited import Dialect
@@ -36,5 +36,13 @@ FORMATS: Mapping[str, Format] = {
         lambda file, _: parquet.names(file),
         lambda file, columns, _: parquet.blocks(file, columns),
         text=False,
+    ),
+    "jsonl": Format(
+        lambda file, _: json_lines.names(file),
+        lambda file, columns, _: json_lines.blocks(file, columns),
+    ),
+    "schema_org": Format(
+        lambda file, _: schema_org.names(file),
+        lambda file, columns, _: schema_org.blocks(file, columns),
     ),
 }

@@ -40,7 +40,6 @@ TASK_ROWS = 32_768
 TOGETHER_ROWS = 65_536
 WINDOW_ROWS = 1_000_000
 MEMORY_LIMIT = "512MB"
-_LAST_LINE = 2**62
 
 
 @dataclass(frozen=True)
@@ -221,9 +220,10 @@ def _together(run: Run, waiting: list[_Begun]) -> Iterator[Piece]:
         return
     with _told([one.file for one in waiting]):
         numbers = np.repeat(np.arange(len(waiting)), [len(one.block.lines) for one in waiting])
-        made = _judge(run, [one.block for one in waiting], numbers, first=True)
+        every = np.arange(len(numbers))
+        made = _judge(run, [one.block for one in waiting], numbers, every, first=True)
         equals = _number_equals(run, made)
-        judged = _numbered(run, made, (0, _LAST_LINE), equals=equals)
+        judged = _numbered(run, made, (0, len(numbers)), equals=equals)
         fates = _fates(run)
     before = 0
     for number, one in enumerate(waiting):
@@ -234,33 +234,45 @@ def _together(run: Run, waiting: list[_Begun]) -> Iterator[Piece]:
 
 def _alone(run: Run, file: _Begun, blocks: Iterable[Block], batch_rows: int) -> Iterator[Piece]:
     """A large file: staged block by block, and handed on piece by piece when it is all there."""
-    edges = _Edges(batch_rows)
     made: Statement | None = None
+    rows = 0
     run.connection.execute(
         "CREATE OR REPLACE TEMP TABLE malformed"
-        '(line BIGINT, "column" VARCHAR, reason VARCHAR, raw VARCHAR)'
+        '(line BIGINT, "column" VARCHAR, reason VARCHAR, raw VARCHAR, number BIGINT)'
     )
     with _told([file.file]):
         for block in blocks:
             only = np.zeros(len(block.lines), np.int64)
-            made = _judge(run, [block], only, first=made is None)
-            edges.add(block)
-            run.connection.register("bad", block.malformed)
+            good, bad = _counted(block, rows)
+            made = _judge(run, [block], only, good, first=made is None)
+            rows += block.rows
+            run.connection.register("bad", block.malformed.append_column("number", pa.array(bad)))
             run.connection.execute("INSERT INTO malformed SELECT * FROM bad")
             run.connection.unregister("bad")
         if made is None:
             raise InvariantBroken(f"no block was read of {file.file}")
         equals = _number_equals(run, made)
         fates = _fates(run)[0]
-    ranges = edges.ranges()
-    for number, (low, high) in enumerate(ranges):
+    starts = range(0, max(rows, 1), batch_rows)
+    for number, start in enumerate(starts):
+        bounds = start, start + batch_rows
         with _told([file.file]):
-            judged = _numbered(run, made, (low, high), equals=equals)
+            judged = _numbered(run, made, bounds, equals=equals)
         malformed = run.connection.execute(
-            "SELECT * FROM malformed WHERE line >= ? AND line < ? ORDER BY line", [low, high]
+            "SELECT * EXCLUDE (number) FROM malformed WHERE number >= ? AND number < ? ORDER BY number",
+            bounds,
         ).to_arrow_table()
-        last = number + 1 == len(ranges)
+        last = number + 1 == len(starts)
         yield Piece(file.file, number, last, file.unmapped, fates, made, judged, malformed)
+
+
+def _counted(block: Block, before: int) -> tuple[np.ndarray, np.ndarray]:
+    """The numbers of a block's rows in their file, good ones and malformed ones, counted together."""
+    lines = np.concatenate([block.lines.to_numpy(), block.malformed["line"].to_numpy()])
+    numbers = np.empty(len(lines), np.int64)
+    numbers[np.argsort(lines, kind="stable")] = np.arange(before, before + len(lines))
+    good = len(block.lines)
+    return numbers[:good], numbers[good:]
 
 
 @contextmanager
@@ -319,13 +331,19 @@ def _blocks(mapping: Mapping, file: Opened) -> Iterator[Block]:
     return FORMATS[mapping.format].blocks(file, names, mapping.csv.dialect)
 
 
-def _judge(run: Run, blocks: Sequence[Block], files: np.ndarray, *, first: bool) -> Statement:
-    """Judge blocks of equal types and put their rows beside the others; `files` numbers their files."""
+def _judge(
+    run: Run, blocks: Sequence[Block], files: np.ndarray, numbers: np.ndarray, *, first: bool
+) -> Statement:
+    """Judge blocks of equal types and put their rows beside the others.
+
+    `files` numbers their files, `numbers` the rows: several may stand on one line.
+    """
     cells = _pseudonymised(run, pa.concat_tables([block.cells for block in blocks]))
     lines = pa.chunked_array([block.lines for block in blocks])
     made = statement(run.mapping, tuple(cells.schema.types), products=run.products)
     names = [f"__c{place}" for place in range(cells.num_columns)]
-    rows = pa.table([files, lines, *cells.columns], names=["__file", "__line", *names])
+    places = ["__file", "__line", "__row"]
+    rows = pa.table([files, lines, numbers, *cells.columns], names=[*places, *names])
     # In pieces of equal size, so that every core has some.
     even = rows.combine_chunks().to_batches(TASK_ROWS)
     run.connection.register("block", pa.Table.from_batches(even, rows.schema))
@@ -377,16 +395,14 @@ def _number_equals(run: Run, made: Statement) -> bool:
     ).fetchall()
     if not rows:
         return False
-    order = ", ".join([*(f'"{name}"' for name in made.undecided), "__line"])
-    run.connection.execute(
-        "CREATE OR REPLACE TEMP TABLE equals (__file BIGINT, __line BIGINT, n BIGINT)"
-    )
+    order = ", ".join([*(f'"{name}"' for name in made.undecided), "__row"])
+    run.connection.execute("CREATE OR REPLACE TEMP TABLE equals (__row BIGINT, n BIGINT)")
     # Some at a time: a window over all rows of a large file would not fit.
     shares = -(-rows // WINDOW_ROWS)
     for share in range(shares):
         run.connection.execute(f"""
             INSERT INTO equals
-            SELECT __file, __line,
+            SELECT __row,
               row_number() OVER (PARTITION BY __file, __key ORDER BY {order}) AS n
             FROM staged
             WHERE __fate IS NULL AND __hash % {shares} = {share}
@@ -396,42 +412,17 @@ def _number_equals(run: Run, made: Statement) -> bool:
     return True
 
 
-def _numbered(run: Run, made: Statement, lines: tuple[int, int], *, equals: bool) -> pa.Table:
-    """The judged rows of a half-open range of lines, in order, equal ones told apart."""
-    low, high = lines
-    staged = f"(SELECT * FROM staged WHERE __line >= {low} AND __line < {high})"
+def _numbered(run: Run, made: Statement, rows: tuple[int, int], *, equals: bool) -> pa.Table:
+    """The judged rows of a half-open range of row numbers, in order, equal ones told apart."""
+    low, high = rows
+    staged = f"(SELECT * FROM staged WHERE __row >= {low} AND __row < {high})"
     if equals:
         changed = f"CASE WHEN n IS NULL THEN __fate ELSE {len(made.fates) - 1} END AS __fate"
         if made.counts_equals:
             changed = "CASE WHEN n IS NULL THEN __key ELSE md5(concat(__key, '|', n)) END AS __key"
-        later = f"(SELECT * FROM equals WHERE __line >= {low} AND __line < {high})"
+        later = f"(SELECT * FROM equals WHERE __row >= {low} AND __row < {high})"
         staged = (
             f"(SELECT * EXCLUDE (n) REPLACE ({changed}) "
-            f"FROM {staged} LEFT JOIN {later} USING (__file, __line))"
+            f"FROM {staged} LEFT JOIN {later} USING (__row))"
         )
-    return run.connection.execute(
-        f"SELECT * FROM {staged} ORDER BY __file, __line"
-    ).to_arrow_table()
-
-
-class _Edges:
-    """Where to cut a file so that no batch has more rows than asked for."""
-
-    def __init__(self, batch_rows: int) -> None:
-        self._rows = batch_rows
-        self._seen = 0
-        self._cuts: list[int] = []
-
-    def add(self, block: Block) -> None:
-        """Count a block's rows, good and malformed."""
-        lines = np.sort(
-            np.concatenate([block.lines.to_numpy(), block.malformed["line"].to_numpy()])
-        )
-        first = -self._seen % self._rows
-        self._cuts += [int(line) for line in lines[first :: self._rows]]
-        self._seen += len(lines)
-
-    def ranges(self) -> tuple[tuple[int, int], ...]:
-        """Half-open ranges of lines that cover the file."""
-        inner = self._cuts[1:]
-        return tuple(zip([0, *inner], [*inner, _LAST_LINE], strict=True))
+    return run.connection.execute(f"SELECT * FROM {staged} ORDER BY __row").to_arrow_table()

@@ -44,8 +44,8 @@ class Fate:
 class Statement:
     """The statement, and what its codes mean.
 
-    `judge` selects from `block` (columns `__file`, `__line`, `__c0`, …) one row each: `__file`, `__line`,
-    the target's columns that a file can give, `__fate` (place in `fates`, NULL when taken in), `__spoke` (a
+    `judge` selects from `block` (`__file`, `__line`, `__row`, `__c0`, …) one row each: the first three, the
+    target's columns that a file can give, `__fate` (place in `fates`, NULL when taken in), `__spoke` (a
     bit for each rule that holds), `__raw` (the row as JSON, where it may be turned away), `__key`, a digest
     of what makes the row itself, and `__hash` of that. Where rows have no key of their own, equal ones are
     counted (`counts_equals`); `undecided` are the columns that can still differ between them.
@@ -170,6 +170,7 @@ def _typed(readers: Sequence[Cell]) -> str:
     columns = [
         "__file",
         "__line",
+        "__row",
         *(one.cell for one in readers),
         *(f"{one.value} AS {quoted(one.name)}" for one in readers),
         f"({' OR '.join(gaps) or 'false'}) AS __gap",
@@ -189,6 +190,7 @@ def _scope(mapping: Mapping, parts: _Parts) -> str:
     columns = [
         "__file",
         "__line",
+        "__row",
         "__gap",
         *cells,
         *failed,
@@ -372,6 +374,7 @@ def _final(
     columns = [
         "__file",
         "__line",
+        "__row",
         *(quoted(name) for name in (*given, *extra)),
         "__fate",
         f"({' | '.join(bits)}) AS __spoke",
