@@ -404,6 +404,15 @@ def feeds(context: click.Context, known_by: datetime | None) -> None:
         context.invoke(_feeds, known_by=known_by)
 
 
+def _sold(row: Mapping[str, Any]) -> tuple[str, str, str, str]:
+    """What sales come to; nothing of a feed that brings none."""
+    if "orders" not in row:
+        return ("", "", "", "")
+    money = (shown.money(each["net"], currency) for currency, each in row["value_minor"].items())
+    items, units = f"{row['distinct_skus']:,}", f"{row['units']['net']:,}"
+    return f"{row['orders']:,}", items, units, ", ".join(money)
+
+
 @pass_asked
 def _feeds(asked: Asked, known_by: datetime | None) -> None:
     zone = asked.zone()
@@ -411,11 +420,8 @@ def _feeds(asked: Asked, known_by: datetime | None) -> None:
         rows = pipeline.feeds(asked.moment(known_by))
     cells = [
         (
-            *(row["feed"], row["source"], row["state"], f"{row['lines']:,}", f"{row['orders']:,}"),
-            *(f"{row['distinct_skus']:,}", f"{row['units']['net']:,}"),
-            ", ".join(
-                shown.money(each["net"], currency) for currency, each in row["value_minor"].items()
-            ),
+            *(row["feed"], row["source"], row["state"], f"{row['lines']:,}"),
+            *_sold(row),
             *(shown.moment(row[f"{name}_occurred_at"], zone) for name in ("first", "last")),
             shown.listed(row["rejected"]),
         )

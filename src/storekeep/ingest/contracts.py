@@ -168,6 +168,12 @@ class Contract:
         team = self.document.get("team")
         return team.get("name") if isinstance(team, dict) else None
 
+    @property
+    def columns(self) -> frozenset[str]:
+        """The columns of its files that are nothing new, read or not."""
+        files = [each for each in self.document["schema"] if each["name"] == odcs.FILE]
+        return frozenset(column["name"] for each in files for column in each["properties"])
+
     def last_complete_day(self, now: datetime, grace_hours: float) -> date:
         """The last trading day that was over so many hours ago."""
         return (now - timedelta(hours=grace_hours)).astimezone(self.zone).date() - timedelta(1)
@@ -193,6 +199,11 @@ def agreed(feed: Feed, file: Path | None, mapping_file: str | Path) -> Contract 
     _fits(written, feed)
     whole = odcs.filled(written.plain, feed)
     return _promised(written, whole)
+
+
+def renewed(text: str, feed: Feed) -> Contract:
+    """The contract of `Contract.text`, with what the mapping of its feed says by now."""
+    return read(json.dumps(odcs.filled(json.loads(text), feed)))
 
 
 def read(text: str) -> Contract:
@@ -248,6 +259,9 @@ def _fits(written: Written, feed: Feed) -> None:
         for number, one in enumerate(each.get("properties") or []):
             inner: Keys = (*path, "properties", number)
             if one.get("name") not in ours:
+                # A column that comes and is not read needs no place in the mapping.
+                if each["name"] == odcs.FILE and one.get("name") and "quality" not in one:
+                    continue
                 raise Misused(written.at((*inner, "name"), f"{each['name']} has no such column"))
             kind = ours[one["name"]]["logicalType"]
             if one.get("logicalType", kind) != kind:

@@ -6,7 +6,7 @@ a contract says of columns is never typed a second time: it comes from `storekee
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from open_data_contract_standard.model import OpenDataContractStandard
@@ -184,7 +184,10 @@ def _file(feed: Feed) -> dict[str, Any]:
 def _merged(ours: Mapping[str, Any], said: Mapping[str, Any]) -> dict[str, Any]:
     """What is generated of a table, and what somebody agreed on beside it."""
     written = {each["name"]: each for each in said.get("properties", [])}
+    known = {each["name"] for each in ours["properties"]}
     properties = [{**each, **written.get(each["name"], {})} for each in ours["properties"]]
-    quality: Sequence[Any] = [*ours.get("quality", []), *said.get("quality", [])]
-    more = {"quality": list(quality)} if quality else {}
+    properties += [each for name, each in written.items() if name not in known]
+    rules = ours.get("quality", [])
+    quality = [*rules, *(rule for rule in said.get("quality", []) if rule not in rules)]
+    more = {"quality": quality} if quality else {}
     return {**ours, **said, "properties": properties, **more}

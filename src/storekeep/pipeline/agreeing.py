@@ -50,9 +50,8 @@ class Agreeing(Quarantining):
         name = f"{mapping.source}.{mapping.table}"
         with self.store.transaction(self.tenant) as tx:
             known = tx.registered(CONTRACT, name)
-            if contract is None and known is not None:
-                return contracts.read(known[1])
-            contract = contract or contracts.of(mapping)
+            if contract is None:
+                contract = contracts.renewed(known[1], mapping) if known else contracts.of(mapping)
             if known is None or known[0] != contract.digest:
                 self._put_in_force(tx, CONTRACT, name, contract.digest, contract.text, OURSELVES)
         return contract
@@ -284,12 +283,14 @@ class Agreeing(Quarantining):
                     )
             yield each
 
-    def note_columns(self, mapping: ingest.Mapping, added: Mapping[str, str]) -> None:
-        """Files of a feed were as agreed, and it goes on; columns that they had beside are noted."""
+    def note_columns(self, contract: Contract, came: Mapping[str, str]) -> None:
+        """Files of a feed were as agreed, and it goes on; columns that nobody spoke of are noted."""
+        source, table = contract.source, contract.table.name
         with self.store.transaction(self.tenant) as tx:
-            tx.drop_drifts(mapping.source, mapping.table, list(mapping.source_columns))
-            for column, file in added.items():
-                tx.add_drift(mapping.source, mapping.table, column, file, self.now())
+            tx.drop_drifts(source, table, sorted(contract.columns))
+            for column, file in came.items():
+                if column not in contract.columns:
+                    tx.add_drift(source, table, column, file, self.now())
 
     def stop_feed(self, contract: Contract, drifted: ingest.Drifted) -> Refused:
         """A file is not as agreed: the feed is breached until one is, or a person lets it go on; what to say.

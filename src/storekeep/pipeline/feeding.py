@@ -91,20 +91,21 @@ class Feeding(Agreeing):
                 self._read(mapping, batches, told)
                 step(sum(each.read for each in batches))
         except ingest.Drifted as error:
-            self._conclude(mapping, told)
+            self._conclude(agreed, told)
             raise self.stop_feed(agreed, error) from None
         except (Misused, Refused):
-            self._conclude(mapping, told)
+            self._conclude(agreed, told)
             raise
-        self._conclude(mapping, told)
+        self._conclude(agreed, told)
         return told
 
-    def _conclude(self, mapping: ingest.Mapping, told: Sequence[FileRead]) -> None:
+    def _conclude(self, contract: Contract, told: Sequence[FileRead]) -> None:
         """Of files that were taken in: stock, history, and how their feed stands by now."""
         self._count_in()
         if told:
-            self.note_columns(mapping, {name: each.file for each in told for name in each.unmapped})
-            self.look(mapping.source)
+            came = {name: each.file for each in told for name in each.unmapped}
+            self.note_columns(contract, came)
+            self.look(contract.source)
 
     def _keep_mapping(self, mapping: ingest.Mapping) -> None:
         """Keep by which mapping a source is read; a source is of one feed."""
