@@ -41,7 +41,7 @@ def test_what_is_said_of_contracts_comes_out(console: Console) -> None:
     with ExitStack() as kept:
         for step in steps(SECTION):
             if isinstance(step, File):
-                console.write(File(step.name, step.text.partition("\n")[2]))
+                console.write(step)
                 continue
             printed = console.run(step.line)
             assert console.agrees(step.shown, printed), f"$ {step.line}\n{printed}"
