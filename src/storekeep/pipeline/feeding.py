@@ -89,6 +89,7 @@ class Feeding(Agreeing):
         try:
             for batches in _together(self.held(agreed, loaded)):
                 self._read(mapping, batches, told)
+                self.look_by_time()
                 step(sum(each.read for each in batches))
         except ingest.Drifted as error:
             self._conclude(agreed, told)
