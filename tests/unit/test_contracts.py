@@ -236,7 +236,7 @@ WRONG = {
         "'file' or 'sale_line'",
     ),
     "an unknown column": (
-        "schema:\n  - name: file\n    properties: [{name: count}]\n",
+        "schema:\n  - name: file\n    properties: [{name: count, quality: []}]\n",
         ":9:19: schema.0.properties.0.name",
         "file has no such column",
     ),

@@ -61,8 +61,9 @@ class Agreeing(Quarantining):
         now = self.now()
         if self._looked_at is not None and timedelta(0) <= now - self._looked_at < LOOK_EVERY:
             return 0
+        changed = self.look()
         self._looked_at = now
-        return self.look()
+        return changed
 
     def look(self, *sources: str) -> int:
         """Hold feeds (all, or some) against their contracts, and tell how they stand where that changed.
