@@ -18,7 +18,7 @@ def _read(home: Path, command: dict[str, Any], tell: Tell) -> None:
     from storekeep.pipeline import opened
 
     # So that a few rows are several batches.
-    bus.MAX_FACTS = 2  # type: ignore[misc]  # a constant of the code
+    bus.MAX_FACTS = 2
     MOMENTS.tell = tell
     with opened(Settings(home=home, tenant=command["tenant"])) as pipeline:
         MOMENTS.dies = lambda _: len(MOMENTS.come_by) == command["dies_at"]

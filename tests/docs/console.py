@@ -1,8 +1,9 @@
 """The commands of a page, carried out in order as a reader would, and what they print held against the page.
 
 A page shows files and commands. A block of code whose first line is a comment with the name of a file is that
-file. In a block `console` a line that begins with `$ ` is a command, and what stands under it is what it
-prints: on stdout, or on stderr where nothing is on stdout. A line `...` stands for any lines.
+file; JSON has no comments, and there the line is none of the file's. In a block `console` a line that begins
+with `$ ` is a command, and what stands under it is what it prints: on stdout, or on stderr where nothing
+is on stdout. A line `...` stands for any lines.
 
 `storekeep` runs in this process, since a start takes seconds; bash reads the line for it, and does the rest.
 """
@@ -21,7 +22,7 @@ from click.testing import CliRunner
 from storekeep.cli.program import program
 
 _BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
-_FILE = re.compile(r"# (\S+\.\w+)\n")
+_FILE = re.compile(r"(?:#|//|<!--) (\S+\.\w+)(?: -->)?\n")
 _COMMAND = re.compile(r"^\$ (.+)\n((?:(?!\$ ).*\n)*)", re.MULTILINE)
 _SET = re.compile(r"(?:export )?(\w+)=(\S*)")
 _ANY_LINES = "...\n"
@@ -57,7 +58,7 @@ def steps(page: str) -> Iterator[File | Command]:
         if language == "console":
             yield from (Command(*found) for found in _COMMAND.findall(text))
         elif named is not None:
-            yield File(named[1], text)
+            yield File(named[1], text[named.end() :] if text.startswith("//") else text)
 
 
 @dataclass

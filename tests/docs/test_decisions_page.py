@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
-import tempfile
-from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -19,18 +16,6 @@ PAGE = (Path(__file__).parents[2] / "docs" / "decisions.md").read_text(encoding=
 STEPS = list(steps(PAGE))
 # What a command says that does not end well.
 REFUSED = ("storekeep: ", "does NOT hold", " failed\n", "not carried out yet")
-
-
-@pytest.fixture
-def console(monkeypatch: pytest.MonkeyPatch) -> Iterator[Console]:
-    """A reader's folder, which the server's user can pass through, and nothing set."""
-    for name in ("STOREKEEP_HOME", "STOREKEEP_TENANT", "STOREKEEP_DATABASE_URL", "COLUMNS"):
-        monkeypatch.delenv(name, raising=False)
-    folder = Path(tempfile.mkdtemp(prefix="sk-"))
-    folder.chmod(0o711)
-    monkeypatch.chdir(folder)
-    yield Console(folder)
-    shutil.rmtree(folder)
 
 
 @pytest.mark.slow

@@ -7,6 +7,7 @@ import json
 import re
 from datetime import date
 from pathlib import Path
+from typing import Any
 from uuid import uuid4
 
 import pytest
@@ -64,16 +65,18 @@ def test_lead_times_are_what_they_were(
     assert len(mangled) == 1_712
     with opened(settings) as pipeline:
         turned = [json.loads(each) for each in pipeline.aside()["raw"].to_pylist()]
-        by = {"tables": {DELIVERY.name: DELIVERIES}, "parameters": {"known_by": pipeline.now()}}
-        (lead,) = pipeline.lake.query(LEAD_TIMES, **by).to_pylist()
-        worth = pipeline.lake.query(
-            f"SELECT sum(value_minor)::BIGINT AS minor FROM ({newest(DELIVERY)})", **by
-        )["minor"][0].as_py()
-        kept = pipeline.lake.query(f"SELECT * FROM ({newest(DELIVERY)})", **by).to_pylist()
+
+        def query(sql: str) -> list[dict[str, Any]]:
+            known = {"known_by": pipeline.now()}
+            found = pipeline.lake.query(sql, tables={DELIVERY.name: DELIVERIES}, parameters=known)
+            return list(found.to_pylist())
+
+        (lead,) = query(LEAD_TIMES)
+        kept = query(f"SELECT * FROM ({newest(DELIVERY)})")
     # One of the mangled ones is among the five.
     assert sum(each["PO Sent to Vendor Date"].startswith("20") for each in turned) == 1
     apart = {each["ID"] for each in turned}
-    assert worth == sum(
+    assert sum(each["value_minor"] for each in kept) == sum(
         round(float(each["Line Item Value"]) * 100) for each in rows if each["ID"] not in apart
     )
     assert {each["delivery_id"]: each["ordered_on"] for each in kept} == {

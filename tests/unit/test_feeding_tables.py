@@ -18,6 +18,8 @@ from storekeep.errors import Misused, Refused
 from storekeep.events import EVENT_TABLES, FED, HEADQUARTERS
 from storekeep.lake import FACTS, newest
 from storekeep.pipeline import Pipeline, opened
+from tests.unit.test_cli import ask, told
+from tests.unit.test_ingest import HEADER, LINE, TILL
 
 
 @dataclass(frozen=True)
@@ -206,3 +208,49 @@ def test_feeds_say_of_each_what_is_known_of_it_as_it_was_restated(
     }
     then = {each["source"]: each["last_occurred_at"] for each in pipeline.feeds(before)}
     assert then["dock"] == first
+
+
+def test_the_command_feeds_tells_of_every_kind_of_feed(
+    home_settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = Settings(home=home_settings.home, tenant=f"f{uuid4().hex[:12]}")
+    monkeypatch.setenv("STOREKEEP_TENANT", settings.tenant)
+    monkeypatch.setenv("COLUMNS", "200")
+    with opened(settings) as pipeline:
+        read(pipeline, tmp_path, "stock_report", SAMPLES["stock_report"].first)
+    (tmp_path / "till.yaml").write_text(TILL)
+    (tmp_path / "till.csv").write_text(HEADER + LINE)
+    at = ("--home", settings.home)
+    ask("ingest", "pos", tmp_path / "till.csv", "--mapping", tmp_path / "till.yaml", *at)
+    done = ask("feeds", *at)
+    assert done.exit_code == 0, done.output
+    assert [each.split() for each in done.stdout.splitlines()[1:3]] == [
+        [
+            "pos",
+            "corner_shop",
+            "ok",
+            "1",
+            "1",
+            "1",
+            "2",
+            "1.00",
+            "EUR",
+            *["2026-01-01", "09:00"] * 2,
+        ],
+        ["stock", "wms", "ok", "1", *["2026-01-01", "00:00"] * 2],
+    ]
+
+
+def test_a_folder_stands_for_its_files(
+    home_settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("STOREKEEP_TENANT", f"f{uuid4().hex[:12]}")
+    folder = tmp_path / "in"
+    folder.mkdir()
+    words = ("ingest", "products", folder, "--home", home_settings.home, "--json")
+    assert "holds no files" in told(ask(*words), 2)["error"]["message"]
+    columns = "sku,gtin,name,brand,department,category,package_size\n"
+    for name, sku in (("b.csv", "2"), ("a.csv", "1"), (".c.csv", "3")):
+        (folder / name).write_text(f"{columns}{sku},,,,,,\n")
+    # The mapping that is usual for the feed.
+    assert [each["file"] for each in told(ask(*words))["files"]] == ["a.csv", "b.csv"]

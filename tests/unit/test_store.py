@@ -511,6 +511,8 @@ def test_rulebooks_are_promoted_one_after_another_whoever_does_it(
         assert tx.registered("rulebook", "r") == ("v3", "text 3")
         assert tx.registered("rulebook", "r", "v5") == ("v5", "text 5")
         assert tx.registered("rulebook", "r", "v99") is None
+        assert tx.in_force("rulebook") == {"r": ("v3", "text 3")}
+        assert tx.in_force("dispatch") == {}
         tx.register("rulebook", "r", "v3", "another text", AT, "Eve")
         assert tx.registered("rulebook", "r") == ("v3", "text 3")
 

@@ -65,7 +65,7 @@ def test_what_a_german_spreadsheet_saves(propose: Propose) -> None:
         ("Milch\n1 l", 198, "0002"),
     ]
     assert rows[2]["occurred_at"] == datetime(2027, 1, 3, 10, tzinfo=UTC)
-    assert "which currency" in looked(look, "currency: XXX")
+    assert "which currency" in looked(look, "currency: XTS")
     assert "which time zone" in looked(look, "time_zone")
     assert looked(look, "store_id")
 

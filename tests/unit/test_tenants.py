@@ -355,6 +355,7 @@ def reads(two: Two) -> dict[str, Callable[[Transaction], Any]]:
         "lock_decisions": lambda tx: tx.lock_decisions(two.ids),
         "group_values": lambda tx: tx.group_values(two.ids),
         "proposed_again": lambda tx: tx.proposed_again(two.ids),
+        "in_force": lambda tx: tx.in_force("rulebook"),
         "promotions": lambda tx: tx.promotions("rulebook", "replenish", lock=True),
         "decided_under": lambda tx: tx.decided_under(
             "replenish", two.version, shop.moment(LONG_AGO)

@@ -38,13 +38,14 @@ _DEAD = (
 )
 
 
-class _Told:
-    """Whether a worker was told to end: by a first signal after what it has in hand, by a second at once."""
+class Told:
+    """Whether who works was told to end: by a first signal after what is in hand, by a second at once."""
 
     def __init__(self) -> None:
         self.by: str | None = None
 
     def __call__(self, number: int, _: object) -> None:
+        """A signal came."""
         if self.by is not None:
             raise KeyboardInterrupt
         self.by = signal.Signals(number).name
@@ -58,8 +59,9 @@ class _Told:
 
 
 @contextmanager
-def _told() -> Iterator[_Told]:
-    told = _Told()
+def until_told() -> Iterator[Told]:
+    """Whoever works meanwhile ends by a signal when it has done what it has in hand."""
+    told = Told()
     before = {each: signal.signal(each, told) for each in _SIGNALS}
     try:
         yield told
@@ -91,7 +93,7 @@ def work(asked: Asked, poll_seconds: int) -> None:
     from storekeep.pipeline import Worker
 
     # The lease is held over all, so that a database that is waited for is not stopped meanwhile.
-    with servers.lease(settings), bus.opened(settings) as transport, _told() as told:
+    with servers.lease(settings), bus.opened(settings) as transport, until_told() as told:
         worker = Worker(asked.pipeline, transport, told.wait, poll_seconds, asked.zone(), _say)
         worker.work()
     done = {name: worker.done[name] for name in (*CARRIED, "decided", "acted", "lapsed")}

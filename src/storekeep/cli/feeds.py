@@ -30,7 +30,7 @@ FEEDS: Mapping[str, str] = {
     "fulfilments": "what was sent out of customers' orders",
 }
 # The mappings that ship for files whose columns are named as ours.
-_USUAL: Mapping[str, str] = {
+USUAL: Mapping[str, str] = {
     "stock": "stock_counts",
     "suppliers": "deliveries",
     "products": "catalogue",
@@ -84,7 +84,7 @@ def _mapping_option(
     )
 
 
-_LOCATION = click.option(
+LOCATION = click.option(
     "--location",
     "location_id",
     metavar="ID",
@@ -143,8 +143,8 @@ def _of(feed: str, brings: str) -> click.Command:
         type=click.Path(exists=True, path_type=Path),
         help=f"Files of {brings}, plain, gz or zip, and folders of them.",
     )
-    @_mapping_option(_USUAL.get(feed))
-    @_LOCATION
+    @_mapping_option(USUAL.get(feed))
+    @LOCATION
     @CONTRACT
     @pass_asked
     def take_in(
@@ -157,7 +157,7 @@ def _of(feed: str, brings: str) -> click.Command:
         from storekeep.cli.progress import Bars
         from storekeep.ingest import contracts
 
-        found, key = _mapping(asked, mapping, feed)
+        found, key = mapping_of(asked, mapping, feed)
         agreed = contracts.agreed(found, contract, mapping)
         files = [file for path in paths for file in _files(path)]
         with asked.pipeline() as pipeline, Bars() as bars:
@@ -198,7 +198,7 @@ def _files(path: Path) -> list[Path]:
     return files
 
 
-def _mapping(asked: Asked, name: str, feed: str | None = None) -> tuple[Mapped, bytes | None]:
+def mapping_of(asked: Asked, name: str, feed: str | None = None) -> tuple[Mapped, bytes | None]:
     """A mapping, of a feed if one is named, and the key of pseudonyms where it takes one."""
     settings = asked.at_home()
     from storekeep import ingest as reading
@@ -211,7 +211,7 @@ def _mapping(asked: Asked, name: str, feed: str | None = None) -> tuple[Mapped, 
 
 
 def _answer(asked: Asked, found: Mapped, told: Sequence[FileRead]) -> dict[str, Any]:
-    totals = _totals(told)
+    totals = totals_of(told)
     files = [_of_file(each) for each in told]
     document = {"feed": found.feed, "source": found.source, "files": files, "totals": totals}
     asked.answer(document, _read_text(told, totals))
@@ -222,7 +222,8 @@ def _of_file(one: FileRead) -> dict[str, Any]:
     return {**asdict(one), **{name: dict(sorted(getattr(one, name).items())) for name in _TALLIES}}
 
 
-def _totals(told: Sequence[FileRead]) -> dict[str, Any]:
+def totals_of(told: Sequence[FileRead]) -> dict[str, Any]:
+    """What became of the lines of all files."""
     tallies = {
         name: sum((getattr(each, name) for each in told), Counter[str]()) for name in _TALLIES
     }
@@ -371,7 +372,7 @@ def fix(
     "ids", metavar="[ID]...", nargs=-1, help="Only these rows; all of the mapping's source if none."
 )
 @_mapping_option()
-@_LOCATION
+@LOCATION
 @click.option("--as", "principal", metavar="NAME", help="Who replays them, if not you.")
 @pass_asked
 def replay(
@@ -387,7 +388,7 @@ def replay(
     quarantine.
     """
     by = principal or asked.settings().principal
-    found, key = _mapping(asked, mapping)
+    found, key = mapping_of(asked, mapping)
     with asked.pipeline() as pipeline:
         told = pipeline.replay_aside(found, ids, by=by, location_id=location_id, pseudonym_key=key)
     _answer(asked, found, told)
@@ -399,18 +400,9 @@ def replay(
 )
 @click.pass_context
 def feeds(context: click.Context, known_by: datetime | None) -> None:
-    """Show how each feed of sales stands, now or as known earlier."""
+    """Show how each feed stands, now or as known earlier."""
     if context.invoked_subcommand is None:
         context.invoke(_feeds, known_by=known_by)
-
-
-def _sold(row: Mapping[str, Any]) -> tuple[str, str, str, str]:
-    """What sales come to; nothing of a feed that brings none."""
-    if "orders" not in row:
-        return ("", "", "", "")
-    money = (shown.money(each["net"], currency) for currency, each in row["value_minor"].items())
-    items, units = f"{row['distinct_skus']:,}", f"{row['units']['net']:,}"
-    return f"{row['orders']:,}", items, units, ", ".join(money)
 
 
 @pass_asked
@@ -436,7 +428,18 @@ def _feeds(asked: Asked, known_by: datetime | None) -> None:
         if row["new_columns"]:
             said.append(f"{row['source']} has new columns: {', '.join(row['new_columns'])}.")
     text = "\n".join([shown.table(_FEEDS, cells), "", *map(shown.printable, said)])
-    asked.answer(rows, text if rows else "No feed of sales has brought anything yet.")
+    asked.answer(rows, text if rows else "No feed has brought anything yet.")
+
+
+def _sold(row: Mapping[str, Any]) -> tuple[str, str, str, str]:
+    """Orders, items, units and value of a feed of sales; of another there are none."""
+    if "orders" not in row:
+        return "", "", "", ""
+    values = row["value_minor"].items()
+    return (
+        *(f"{row['orders']:,}", f"{row['distinct_skus']:,}", f"{row['units']['net']:,}"),
+        ", ".join(shown.money(each["net"], currency) for currency, each in values),
+    )
 
 
 @feeds.command()

@@ -21,6 +21,7 @@ from storekeep.cli import (
     homes,
     policies,
     put_aside,
+    watching,
     work,
 )
 from storekeep.cli.asked import Asked, Group
@@ -84,3 +85,4 @@ for each in (
     work.bench,
 ):
     program.add_command(each)
+feeds.ingest.add_command(watching.watch)

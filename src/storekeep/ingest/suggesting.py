@@ -422,7 +422,7 @@ def _written(path: Path, sample: _Sample) -> Suggestion:
     if not sample.zoned:
         lines.append(("time_zone: UTC", "in which time zone are these times?"))
     if "currency" in retail.TABLES[table].names and "currency" not in given:
-        lines.append(("currency: XXX", "which currency are the amounts in?"))
+        lines.append(("currency: XTS", "which currency are the amounts in?"))
     lines += [("", None), ("source_columns:", sample.looks.get("source_columns"))]
     lines += [
         (f"  {_said(name)}: {sample.kinds[name]}", sample.looks.get(name))

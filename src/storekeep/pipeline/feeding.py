@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -64,6 +65,7 @@ class Feeding(Agreeing):
         pseudonym_key: bytes | None = None,
         contract: Contract | None = None,
         step: Callable[[int], object] = lambda _: None,
+        refuse: Callable[[Path, StorekeepError], object] | None = None,
     ) -> list[FileRead]:
         """Take the rows of files in, each once however often it is read; what became of each file.
 
@@ -71,23 +73,36 @@ class Feeding(Agreeing):
         against `contract`, or the one that it has. What has a location and does not say which happens at
         `location_id`; a sale, where that is left out, in its store. `step` is told of lines as they are dealt
         with. Raises `Misused` when no feed fills the mapping's table, and `Refused` for a file that cannot be
-        read or is not as agreed: nothing of that file is taken in, the files before it are.
+        read or is not as agreed: nothing of that file is taken in, the files before it are. With `refuse` that
+        is told of such a file instead, and the others are read.
         """
         _fed(mapping)
-        loaded = ingest.load(
+        agreed = self.put_contract(mapping, contract)
+        read = partial(
+            ingest.load,
             mapping,
-            files,
             known_at=self.now(),
             references=self._references(mapping),
             location_id=location_id,
             pseudonym_key=pseudonym_key,
             batch_rows=bus.MAX_FACTS,
         )
+        drifted: list[ingest.Drifted] = []
+
+        def load(some: Sequence[Path]) -> Iterator[ingest.Loaded]:
+            return self.held(agreed, read(some))
+
+        def turn(file: Path, error: StorekeepError) -> None:
+            if isinstance(error, ingest.Drifted):
+                drifted.append(error)
+            if refuse is not None:
+                refuse(file, error)
+
+        loaded = load(files) if refuse is None else _passing_over(load, files, turn)
         self._keep_mapping(mapping)
-        agreed = self.put_contract(mapping, contract)
         told: list[FileRead] = []
         try:
-            for batches in _together(self.held(agreed, loaded)):
+            for batches in _together(loaded):
                 self._read(mapping, batches, told)
                 self.look_by_time()
                 step(sum(each.read for each in batches))
@@ -98,6 +113,8 @@ class Feeding(Agreeing):
             self._conclude(agreed, told)
             raise
         self._conclude(agreed, told)
+        for each in drifted:
+            self.stop_feed(agreed, each)
         return told
 
     def _conclude(self, contract: Contract, told: Sequence[FileRead]) -> None:
@@ -410,6 +427,21 @@ def _fed(mapping: ingest.Mapping) -> Fed:
             f"{mapping.feed} {fills}, the feeds are {', '.join(ingest.FEEDS)}"
         )
     return FED[mapping.table]
+
+
+def _passing_over(
+    load: Callable[[Sequence[Path]], Iterator[ingest.Loaded]],
+    files: Sequence[Path],
+    refuse: Callable[[Path, StorekeepError], object],
+) -> Iterator[ingest.Loaded]:
+    """What files give, without those that cannot be read, which are told."""
+    # What is wrong with the mapping is wrong with no file.
+    yield from load([])
+    for file in files:
+        try:
+            yield from load([file])
+        except (Misused, Refused) as error:
+            refuse(file, error)
 
 
 def _tell(batches: Sequence[ingest.Loaded], fresh: Mapping[str, int], told: list[FileRead]) -> None:

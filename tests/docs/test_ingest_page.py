@@ -1,0 +1,40 @@
+"""The sections of the page about ingest come out as they are told, command by command, in one home."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from storekeep import servers
+from storekeep.config import Settings
+from tests.docs.console import Console, File, steps
+
+pytestmark = pytest.mark.docs
+PAGE = (Path(__file__).parents[2] / "docs" / "ingest.md").read_text(encoding="utf-8")
+SECTIONS = (
+    *("Other feeds", "JSON lines", "Products as shops publish them", "A mapping to begin with"),
+    "A watched folder",
+)
+
+
+def section(name: str) -> str:
+    """What stands under a heading of the page."""
+    (found,) = re.findall(rf"^## {name}\n(.*?)(?=^## |\Z)", PAGE, re.MULTILINE | re.DOTALL)
+    return str(found)
+
+
+@pytest.mark.slow
+def test_each_format_comes_out_as_it_is_told(console: Console) -> None:
+    console.run("storekeep init shop")
+    console.run("export STOREKEEP_HOME=shop")
+    with servers.lease(Settings(home=console.folder / "shop")):
+        for name in SECTIONS:
+            for step in steps(section(name)):
+                if isinstance(step, File):
+                    console.write(step)
+                    continue
+                printed = console.run(step.line)
+                assert console.agrees(step.shown, printed), f"$ {step.line}\n{printed}"
+                assert (console.exit_code != 0) == step.shown.startswith("storekeep: ")
