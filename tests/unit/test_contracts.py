@@ -564,6 +564,20 @@ def test_a_column_that_is_gone_stops_the_feed_until_a_file_keeps_the_contract(fe
     assert feed.states() == [("DC1", "breached"), ("DC1", "ok")]
 
 
+def test_a_file_that_is_passed_over_stops_its_feed_too(feed: Feed) -> None:
+    """So it is in a watched folder, where the other files are read all the same."""
+    for name, head in (("a", HEADER), ("b", GONE), ("c", HEADER)):
+        (feed.folder / f"{name}.csv").write_text(head + line(ord(name)))
+    refused: list[str] = []
+    files = [feed.folder / f"{name}.csv" for name in "abc"]
+    feed.pipeline.read_feed(
+        mapping(), files, location_id="DC1", refuse=lambda file, _: refused.append(file.name)
+    )
+    assert refused == ["b.csv"]
+    assert feed.shown()["lines"] == 2
+    assert feed.states() == [("DC1", "breached")]
+
+
 def test_of_a_feed_that_brought_nothing_yet_the_mapping_is_wrong(feed: Feed) -> None:
     with pytest.raises(Misused, match="no column 'qty'"):
         feed.read(line(1), header=GONE)

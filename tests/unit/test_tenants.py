@@ -378,7 +378,6 @@ def reads(two: Two) -> dict[str, Callable[[Transaction], Any]]:
         "told_by": lambda tx: tx.told_by("SaleRecorded").to_pylist(),
         "told_from": lambda tx: tx.told_from("tills", ["SaleRecorded"]).to_pylist(),
         "drifts": lambda tx: tx.drifts(),
-        "in_force": lambda tx: tx.in_force("rulebook"),
         "modes": lambda tx: tx.modes(),
         "halts": lambda tx: tx.halts(),
         "decided_lately": lambda tx: tx.decided_lately(

@@ -73,8 +73,8 @@ class Feeding(Agreeing):
         against `contract`, or the one that it has. What has a location and does not say which happens at
         `location_id`; a sale, where that is left out, in its store. `step` is told of lines as they are dealt
         with. Raises `Misused` when no feed fills the mapping's table, and `Refused` for a file that cannot be
-        read or is not as agreed: nothing of that file is taken in, the files before it are. With `refuse` that
-        is told of such a file instead, and the others are read.
+        read or is not as agreed: nothing of that file is taken in, the files before it are. With `refuse`
+        that is told of such a file instead, and the others are read.
         """
         _fed(mapping)
         agreed = self.put_contract(mapping, contract)
