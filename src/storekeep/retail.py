@@ -47,7 +47,10 @@ _DUCKDB: Mapping[Kind, str] = {
 
 @dataclass(frozen=True)
 class Column:
-    """One column: what it holds, in which unit, what it means, and how private it is."""
+    """One column: what it holds, in which unit, what it means, how private it is, and what it refers to.
+
+    `references` names a column of another table (`product.sku`) among whose values it is to be.
+    """
 
     name: str
     kind: Kind
@@ -57,6 +60,7 @@ class Column:
     nullable: bool = False
     at_least: int | float | None = None
     at_most: int | float | None = None
+    references: str | None = None
 
 
 @dataclass(frozen=True)
@@ -125,7 +129,7 @@ class Table:
 OCCURRED_AT = Column("occurred_at", "time", "When it happened.", "UTC")
 KNOWN_AT = Column("known_at", "time", "When this home came to know it.", "UTC")
 LOCATION = Column("location_id", "text", "Store, distribution centre or web warehouse.")
-SKU = Column("sku", "text", "The retailer's identifier of the item.")
+SKU = Column("sku", "text", "The retailer's identifier of the item.", references="product.sku")
 SUPPLIER = Column("supplier_id", "text", "Who delivers it.")
 CURRENCY = Column("currency", "text", "ISO 4217 code of the amounts in the row.")
 SOURCE = Column("source", "text", "Feed that says so.")
@@ -392,7 +396,7 @@ REJECTED_STEP = Table(
 CUSTOMER = Column(
     "customer_id", "text", "Pseudonym of the customer or household.", privacy="pseudonym"
 )
-CAMPAIGN_ID = Column("campaign_id", "text", "The campaign.")
+CAMPAIGN_ID = Column("campaign_id", "text", "The campaign.", references="campaign.campaign_id")
 
 EMAIL_KEY, PHONE_KEY, CARD_KEY = (
     Column(name, "text", meaning, privacy="pseudonym", nullable=True)

@@ -64,6 +64,8 @@ def section(table: Table) -> str:
             bounds += f" At least {column.at_least}."
         if column.at_most is not None:
             bounds += f" At most {column.at_most}."
+        if column.references not in {None, f"{table.name}.{column.name}"}:
+            bounds += f" Refers to `{column.references}`."
         cells = (
             f"`{column.name}`",
             kind,

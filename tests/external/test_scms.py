@@ -57,6 +57,8 @@ def test_lead_times_are_what_they_were(
         "repaired": {"mangled_date": 1_711},
     }
     assert told(ask("ingest", *words))["totals"]["duplicates"] == 10_319
+    (feed,) = told(ask("feeds", "--home", settings.home, "--json"))
+    assert (feed["state"], feed["reasons"], len(feed["new_columns"])) == ("ok", [], 0)
     with FILE.open(encoding="utf-8-sig", newline="") as file:
         rows = list(csv.DictReader(file))
     mangled = [each for each in rows if each["PO Sent to Vendor Date"].startswith("20")]

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from datetime import datetime, timedelta
+from pathlib import Path
 
 import pyarrow as pa
 import pytest
 
-from storekeep import features
+from storekeep import features, ingest
 from storekeep.config import Settings
 from storekeep.decisions import Status
 from storekeep.retail import FEED_STATE
 from tests.shop import FIRST_DAY, LOCATION, SKUS, Shop, moment, new_tenant, noted, opened_shop
+from tests.unit.test_ingest import HEADER, LINE, TILL
 
 TUESDAY = FIRST_DAY + timedelta(days=1)
 
@@ -100,11 +102,52 @@ def test_nothing_is_ordered_on_a_breached_feed_and_a_replay_knows_it(place: Shop
         for rule in entry.get("rules", [])
     }
     assert "breached-feed" in spoke
+    assert_mended_it_orders_again(place, denied[0]["decision_id"])
+
+
+def test_a_file_that_breaks_its_contract_keeps_a_location_from_ordering(
+    place: Shop, tmp_path: Path
+) -> None:
+    """From the file to the denial: nobody says that the feed is breached but its rows."""
+    place.clock.now = moment(FIRST_DAY, 21)
+    mapping = tmp_path / "till.yaml"
+    mapping.write_text(TILL)
+    (tmp_path / "till.contract.yaml").write_text(CONTRACT)
+    file = tmp_path / "a.csv"
+    file.write_text(HEADER + LINE + LINE.replace(",2,", ",two,"))
+    found = ingest.mapping(mapping)
+    agreed = ingest.contracts.agreed(found, None, mapping)
+    place.pipeline.read_feed(found, [file], location_id=LOCATION, contract=agreed)
+    assert breached(place) == {True}
+    place.play(FIRST_DAY)
+    rows = place.decisions().values()
+    assert {row["status"] for row in rows} <= {Status.DENIED, Status.HELD}
+    assert "breached-feed" in {
+        rule["rule"]
+        for entry in noted(place.pipeline, "decision")
+        for rule in entry.get("rules", [])
+    }
+
+
+CONTRACT = """\
+version: 1.0.0
+kind: DataContract
+apiVersion: v3.1.0
+id: urn:example:till
+name: corner_shop.sale_line
+schema:
+  - name: file
+    quality:
+      - {metric: invalidValues, unit: percent, mustBeLessThan: 10}
+"""
+
+
+def assert_mended_it_orders_again(place: Shop, denied: str) -> None:
     # It is mended, and the next day's orders are made; what was decided on then stays what it was.
     place.clock.now = moment(TUESDAY, 6)
     tell(place, "ok", place.pipeline.now())
     place.play(TUESDAY)
     assert Status.EXECUTED in {row["status"] for row in place.decisions().values()}
-    assert place.pipeline.replay(denied[0]["decision_id"])["run_identical"]
+    assert place.pipeline.replay(denied)["run_identical"]
     place.pipeline.rebuild_stock()
     assert place.pipeline.verify().ok

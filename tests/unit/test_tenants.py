@@ -107,6 +107,9 @@ class Two:
             return what(tx)
 
 
+DRIFT = ("tills", "sale_line", "qty", "a.csv", shop.moment(shop.FIRST_DAY))
+
+
 @pytest.fixture(scope="module")
 def two(home_settings: Settings) -> Iterator[Two]:
     """One tenant with a bit of everything; another with nothing."""
@@ -126,6 +129,7 @@ def two(home_settings: Settings) -> Iterator[Two]:
             ids = [row["decision_id"] for row in found]
             tx.add_approvals(request(ids[0]))
             tx.halt("offers", shop.moment(shop.FIRST_DAY), "ann", "it orders too much")
+            tx.add_drift(*DRIFT, stops="it lacks a column")
             tx.add_mode(CHANGE)
             tx.add_dead_letters([LETTER])
             tx.set_breaker(open_breaker())
@@ -295,7 +299,7 @@ def test_without_a_tenant_nothing_is_seen(two: Two) -> None:
 
 def test_nothing_of_others_can_be_changed_or_removed(two: Two) -> None:
     # A stop is made and removed, never changed; a method of the transaction removes it, see below.
-    for name in tables(two.store).keys() - APPEND_ONLY - {"stock_move", "halt"}:
+    for name in tables(two.store).keys() - APPEND_ONLY - {"stock_move", "halt", "feed_drift"}:
         before = two.sees(all_rows(name), two.acme)
         table = named(name)
         with two.store.transaction(two.eve) as tx:
@@ -436,6 +440,8 @@ def reads(two: Two) -> dict[str, Callable[[Transaction], Any]]:
         "count_traced_versions": lambda tx: tx.count_traced_versions("sale_line", 99)["runs"],
         "untraced": lambda tx: tx.untraced(["SaleRecorded"], "nothing", {partition: 99}),
         "unsent": lambda tx: tx.unsent("catalogue", 99),
+        "told_from": lambda tx: tx.told_from("tills", ["SaleRecorded"]).to_pylist(),
+        "drifts": lambda tx: tx.drifts(),
         "modes": lambda tx: tx.modes(),
         "halts": lambda tx: tx.halts(),
         "decided_lately": lambda tx: tx.decided_lately(
@@ -456,6 +462,7 @@ def reads(two: Two) -> dict[str, Callable[[Transaction], Any]]:
         # These change what is there and tell what they changed.
         "drop_tasks": lambda tx: tx.drop_tasks(two.ids),
         "resume": lambda tx: tx.resume("offers"),
+        "drop_drifts": lambda tx: tx.drop_drifts("tills"),
         "drop_dead_letter": lambda tx: tx.drop_dead_letter("nats", 0, 1),
         "erase_persons": lambda tx: tx.erase_persons([PERSON], HENCE),
     }
@@ -487,6 +494,8 @@ WRITES: dict[str, Callable[[Transaction, Two], Any]] = {
     "add_mode": lambda tx, _: tx.add_mode(CHANGE),
     "halt": lambda tx, _: tx.halt("", shop.moment(shop.FIRST_DAY), "eve", "all of it"),
     "resume": lambda tx, _: tx.resume("offers"),
+    "add_drift": lambda tx, _: tx.add_drift(*DRIFT, stops="it lacks another"),
+    "drop_drifts": lambda tx, _: tx.drop_drifts("tills"),
     "move_decisions": lambda tx, two: tx.move_decisions(dict.fromkeys(two.ids, "reverted")),
     "move_money": lambda tx, two: tx.move_money(dict.fromkeys(two.ids, 1)),
     "clear_decisions": lambda tx, _: tx.clear_decisions(),

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from storekeep.cli import shown
-from storekeep.cli.asked import Asked, Command, Group, Moment, pass_asked
+from storekeep.cli.asked import Asked, Group, Moment, pass_asked
 from storekeep.cli.shown import Column
 from storekeep.errors import Misused
 
@@ -96,6 +96,12 @@ LOCATION = click.option(
     metavar="ID",
     help="Where the goods are taken from, if not the store.",
 )
+CONTRACT = click.option(
+    "--contract",
+    metavar="FILE",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="What the feed promises, if not said beside its mapping.",
+)
 
 
 class Cell(click.ParamType[tuple[str, str]]):
@@ -145,16 +151,30 @@ def _of(feed: str, brings: str) -> click.Command:
     )
     @_mapping_option(USUAL.get(feed))
     @LOCATION
+    @CONTRACT
     @pass_asked
-    def take_in(asked: Asked, paths: Sequence[Path], mapping: str, location_id: str | None) -> None:
+    def take_in(
+        asked: Asked,
+        paths: Sequence[Path],
+        mapping: str,
+        location_id: str | None,
+        contract: Path | None,
+    ) -> None:
         from storekeep.cli.progress import Bars
+        from storekeep.ingest import contracts
 
         found, key = mapping_of(asked, mapping, feed)
+        agreed = contracts.agreed(found, contract, mapping)
         files = [file for path in paths for file in _files(path)]
         with asked.pipeline() as pipeline, Bars() as bars:
             bars.begin(f"Taking in {shown.count(len(files), 'file')}")
             told = pipeline.read_feed(
-                found, files, location_id=location_id, pseudonym_key=key, step=bars.step
+                found,
+                files,
+                location_id=location_id,
+                pseudonym_key=key,
+                contract=agreed,
+                step=bars.step,
             )
             bars.end()
         totals = _answer(asked, found, told)
@@ -164,7 +184,8 @@ def _of(feed: str, brings: str) -> click.Command:
     take_in.__doc__ = f"""Take in {brings}, each once.
 
     The same lines may come again, in other files and in any order. Rows that cannot be taken in are kept in
-    quarantine. Of a file that cannot be read nothing is taken in; those before it are.
+    quarantine. Of a file that cannot be read, or breaks the feed's contract, nothing is taken in; those
+    before it are.
     """
     return ingest.command(feed)(take_in)
 
@@ -425,13 +446,19 @@ def replay(
     _answer(asked, found, told)
 
 
-@click.command(cls=Command)
+@click.group(cls=Group, invoke_without_command=True)
 @click.option(
     "--known-by", type=Moment(), metavar="TIME", help="As it was known then.  [default: now]"
 )
-@pass_asked
-def feeds(asked: Asked, known_by: datetime | None) -> None:
+@click.pass_context
+def feeds(context: click.Context, known_by: datetime | None) -> None:
     """Show how each feed stands, now or as known earlier."""
+    if context.invoked_subcommand is None:
+        context.invoke(_feeds, known_by=known_by)
+
+
+@pass_asked
+def _feeds(asked: Asked, known_by: datetime | None) -> None:
     zone = asked.zone()
     with asked.pipeline() as pipeline:
         rows = pipeline.feeds(asked.moment(known_by))
@@ -444,7 +471,15 @@ def feeds(asked: Asked, known_by: datetime | None) -> None:
         )
         for row in rows
     ]
-    text = f"{shown.table(_FEEDS, cells)}\n\nUnits and values are net of returns. Times are in {zone.key}."
+    said = [f"Units and values are net of returns. Times are in {zone.key}."]
+    for row in rows:
+        said += [
+            f"{row['source']} is {why['state']} at {why['location_id']}: {why['reason']}."
+            for why in row["reasons"]
+        ]
+        if row["new_columns"]:
+            said.append(f"{row['source']} has new columns: {', '.join(row['new_columns'])}.")
+    text = "\n".join([shown.table(_FEEDS, cells), "", *map(shown.printable, said)])
     asked.answer(rows, text if rows else "No feed has brought anything yet.")
 
 
@@ -457,6 +492,24 @@ def _sold(row: Mapping[str, Any]) -> tuple[str, str, str, str]:
         *(f"{row['orders']:,}", f"{row['distinct_skus']:,}", f"{row['units']['net']:,}"),
         ", ".join(shown.money(each["net"], currency) for currency, each in values),
     )
+
+
+@feeds.command()
+@click.argument("source", metavar="SOURCE", help="The source, as `storekeep feeds` shows it.")
+@click.option("--as", "principal", metavar="NAME", help="Who lets it go on, if not you.")
+@click.option("--reason", metavar="TEXT", required=True, help="Why; it is kept with the state.")
+@pass_asked
+def resume(asked: Asked, source: str, principal: str | None, reason: str) -> None:
+    """Let a feed go on that was stopped by a file.
+
+    Of files that break its contract still nothing is taken in.
+    """
+    by = principal or asked.settings().principal
+    with asked.pipeline() as pipeline:
+        pipeline.resume_feed(source, by, reason)
+        (row,) = [each for each in pipeline.feeds() if each["source"] == source]
+    answer = {"source": source, "state": row["state"], "reasons": row["reasons"]}
+    asked.answer(answer, f"{source} goes on; it is {row['state']}.")
 
 
 COMMANDS = (ingest, feeds)

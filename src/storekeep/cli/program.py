@@ -14,6 +14,7 @@ from storekeep import __version__
 from storekeep.cli import (
     agents,
     approvals,
+    contracts,
     customers,
     decisions,
     execution,
@@ -78,6 +79,7 @@ for each in (
     work.demo,
     *feeds.COMMANDS,
     *customers.COMMANDS,
+    contracts.contracts,
     work.run,
     decisions.decisions,
     approvals.approvals,

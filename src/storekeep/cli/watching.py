@@ -18,6 +18,7 @@ from storekeep.errors import Misused, Transient
 
 if TYPE_CHECKING:
     from storekeep.ingest import Mapping as Mapped
+    from storekeep.ingest.contracts import Contract
     from storekeep.ingest.folders import Folder
     from storekeep.pipeline import Pipeline
     from storekeep.pipeline.feeding import FileRead
@@ -35,6 +36,7 @@ class _Watch:
     found: Mapped
     location_id: str | None
     key: bytes | None
+    contract: Contract | None
     files: int = 0
     totals: Counter[str] = field(default_factory=Counter)
     refused: list[dict[str, str]] = field(default_factory=list)
@@ -54,6 +56,7 @@ class _Watch:
             files,
             location_id=self.location_id,
             pseudonym_key=self.key,
+            contract=self.contract,
             refuse=lambda file, error: turned.update({file: str(error)}),
         )
         for file, reason in turned.items():
@@ -125,10 +128,12 @@ def watch(
         raise Misused(f"no mapping is usual for feed {feed}; name one with --mapping")
     found, key = mapping_of(asked, name, feed)
     from storekeep import servers
+    from storekeep.ingest import contracts
     from storekeep.ingest.folders import Folder
 
     looked = Folder(folder, rest_seconds=rest_seconds, done=done)
-    watching = _Watch(asked, looked, found, reads["location_id"], key)
+    agreed = contracts.agreed(found, None, name)
+    watching = _Watch(asked, looked, found, reads["location_id"], key, agreed)
     # The lease is held over all, so that the database is not stopped between two files.
     with servers.lease(asked.at_home()), until_told() as told:
         growing = _go_on(watching)

@@ -10,8 +10,10 @@ from __future__ import annotations
 from pathlib import Path
 
 from storekeep.errors import Misused
+from storekeep.ingest import contracts, odcs
 from storekeep.ingest.archives import Bounds
 from storekeep.ingest.asking import Page, asked, parts
+from storekeep.ingest.blocks import Drifted
 from storekeep.ingest.complete_journey import (
     Marketing,
     complete_journey_files,
@@ -52,6 +54,7 @@ __all__ = [
     "FEEDS",
     "MATCHED",
     "Bounds",
+    "Drifted",
     "Identities",
     "Items",
     "Loaded",
@@ -64,6 +67,7 @@ __all__ = [
     "as_cells",
     "asked",
     "complete_journey_files",
+    "contracts",
     "filters",
     "identities",
     "is_hidden",
@@ -77,6 +81,7 @@ __all__ = [
     "mapping_of",
     "matches",
     "new_person_key",
+    "odcs",
     "origins",
     "parsed_json",
     "parts",

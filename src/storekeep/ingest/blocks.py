@@ -10,6 +10,17 @@ import pyarrow as pa
 from storekeep.errors import Misused
 
 NAMED_ROWS = 20_000
+
+
+class Drifted(Misused):
+    """A file whose columns are not what was agreed; `column` is the one at fault, where it is one."""
+
+    def __init__(self, said: str, file: str, column: str = "") -> None:
+        super().__init__(said)
+        self.file = file
+        self.column = column
+
+
 MALFORMED = pa.schema(
     [
         pa.field("line", pa.int64(), nullable=False),
@@ -42,12 +53,13 @@ class Block:
 def placed(columns: tuple[str, ...], found: list[str], name: str) -> list[int]:
     """Where in the file each column stands that a mapping asks for.
 
-    Raises `Misused`, naming the columns that the file has, when one is absent or there twice.
+    Raises `Drifted`, naming the columns that the file has, when one is absent or there twice.
     """
     for column in columns:
         if found.count(column) != 1:
             fault = "has no column" if column not in found else "has more than one column"
-            raise Misused(f"{name} {fault} {column!r}; it has: {', '.join(found) or 'none'}")
+            said = f"{name} {fault} {column!r}; it has: {', '.join(found) or 'none'}"
+            raise Drifted(said, name, column)
     return [found.index(column) for column in columns]
 
 

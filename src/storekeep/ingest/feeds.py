@@ -1,7 +1,7 @@
 """What a mapping file may say: how a feed's files are written and how their rows become the retailer's.
 
-Hides YAML and its places: whatever is wrong with a mapping is said with file, line and column. The SQL in
-it is checked where it is put together, in `storekeep.ingest.statement`.
+Whatever is wrong with a mapping is said with file, line and column. The SQL in it is checked where it is put
+together, in `storekeep.ingest.statement`.
 """
 
 from __future__ import annotations
@@ -27,24 +27,16 @@ from pydantic import (
     model_validator,
 )
 from pydantic_core import PydanticCustomError
-from ruamel.yaml import YAML
-from ruamel.yaml.comments import CommentedMap, CommentedSeq
-from ruamel.yaml.error import MarkedYAMLError, YAMLError
-from ruamel.yaml.scalarstring import (
-    DoubleQuotedScalarString,
-    FoldedScalarString,
-    LiteralScalarString,
-    SingleQuotedScalarString,
-)
 
 from storekeep import retail
 from storekeep.errors import Misused
+from storekeep.ingest import places
 from storekeep.ingest.delimited import Dialect
 from storekeep.ingest.formats import FORMATS
+from storekeep.ingest.places import VALUE, Keys
 from storekeep.sql import Place
 
 SourceKind = Literal["text", "int", "decimal", "float", "bool", "date", "time", "gtin", "gln"]
-Keys = tuple[str | int, ...]
 
 OURS = frozenset({"line_key", "source", "known_at", "source_file", "source_line"})
 PROVIDED = OURS | {"location_id", "currency", "day"}
@@ -69,9 +61,9 @@ BUILT_IN = {
     "repeated": "the key of the row stands earlier in the same file",
     "clock_gap": "the local time did not exist: the clock was put forward; read as an hour later",
 }
-_VALUE = "="
-_LARGEST_FILE = 1 << 20
-_MOST_NODES = 10_000
+SHIPPED = resources.files("storekeep.ingest") / "mappings"
+BESIDE = ".contract"
+"""What the name of a contract's file has more than that of its mapping."""
 _NAME = r"^[a-z][a-z0-9_]{0,59}$"
 
 
@@ -212,7 +204,7 @@ class Mapping(_Part):
 
     def place(self, *path: str | int) -> Place:
         """Where the text of a part of the mapping begins."""
-        return self._places.get((*path, _VALUE), Place(f"mapping {self.source}", 1, 1))
+        return self._places.get((*path, VALUE), Place(f"mapping {self.source}", 1, 1))
 
     def written_at(self, places: Map[Keys, Place]) -> Self:
         """The same mapping, knowing where its parts are written."""
@@ -260,103 +252,23 @@ def read(name: str | Path) -> Mapping:
 
     Raises `Misused`, with file, line and column, when the file is absent or says what a mapping cannot.
     """
-    text, label = _text(name)
+    found = places.read(name, "mapping", SHIPPED, shipped())
     try:
-        yaml = YAML(typ="rt")
-        yaml.preserve_quotes = True
-        tree = yaml.load(text)
-    except MarkedYAMLError as error:
-        mark = error.problem_mark or error.context_mark
-        place = f"{label}:{mark.line + 1}:{mark.column + 1}" if mark else label
-        raise Misused(f"{place}: this is no YAML: {error.problem or error.context}") from None
-    except YAMLError as error:
-        raise Misused(f"{label}: this is no YAML: {error}") from None
-    if not isinstance(tree, CommentedMap):
-        raise Misused(f"{label}:1:1: a mapping is a table of keys and values; see docs/ingest.md")
-    places: dict[Keys, Place] = {(): Place(label, 1, 1)}
-    plain = _plain(tree, (), places, label)
-    try:
-        mapping = Mapping.model_validate_json(json.dumps(plain, default=str))
+        mapping = Mapping.model_validate_json(json.dumps(found.plain))
     except ValidationError as error:
-        raise Misused(_told(error, places)) from None
-    return mapping.written_at(places)
+        raise Misused(found.told(error)) from None
+    return mapping.written_at(found.places)
 
 
 def shipped() -> list[str]:
     """The names of the mappings that come with Storekeep."""
-    folder = resources.files("storekeep.ingest") / "mappings"
-    return sorted(
-        item.name.removesuffix(".yaml") for item in folder.iterdir() if item.name.endswith(".yaml")
-    )
+    names = (item.name.removesuffix(".yaml") for item in SHIPPED.iterdir())
+    return sorted(name for name in names if not name.endswith(BESIDE))
 
 
 def shipped_text(name: str) -> str:
     """The text of a mapping that comes with Storekeep."""
-    file = resources.files("storekeep.ingest") / "mappings" / f"{name}.yaml"
-    return file.read_text(encoding="utf-8")
-
-
-def _text(name: str | Path) -> tuple[str, str]:
-    path = Path(name)
-    bare = path.name.removesuffix(".yaml")
-    if not path.is_file() and bare in shipped():
-        return shipped_text(bare), f"{bare}.yaml"
-    try:
-        if path.stat().st_size > _LARGEST_FILE:
-            raise Misused(f"{path} is too large for a mapping")
-        return path.read_text(encoding="utf-8"), str(path)
-    except OSError as error:
-        raise Misused(
-            f"mapping {path} cannot be read ({error.strerror}); those that ship are {', '.join(shipped())}"
-        ) from None
-    except UnicodeDecodeError:
-        raise Misused(f"mapping {path} is not UTF-8 text") from None
-
-
-def _plain(node: Any, path: Keys, places: dict[Keys, Place], label: str) -> Any:
-    """The same tree without places, which go to `places`; bounded, so that aliases cannot explode."""
-    if len(places) > _MOST_NODES:
-        raise Misused(f"{label}: more than {_MOST_NODES} values; that is no mapping")
-    if isinstance(node, CommentedMap):
-        out = {}
-        for key, value in node.items():
-            inner = (*path, str(key))
-            line, column = node.lc.key(key)
-            places[inner] = Place(label, line + 1, column + 1)
-            places[*inner, _VALUE] = _begins(value, node.lc.value(key), label)
-            out[str(key)] = _plain(value, inner, places, label)
-        return out
-    if isinstance(node, CommentedSeq):
-        for index in range(len(node)):
-            line, column = node.lc.item(index)
-            places[*path, index] = Place(label, line + 1, column + 1)
-        return [_plain(value, (*path, index), places, label) for index, value in enumerate(node)]
-    return node
-
-
-def _begins(value: Any, start: tuple[int, int], label: str) -> Place:
-    """Where the text of a value begins: behind its quote, or on the line below its `>` or `|`."""
-    line, column = start[0] + 1, start[1] + 1
-    if isinstance(value, (SingleQuotedScalarString, DoubleQuotedScalarString)):
-        return Place(label, line, column + 1)
-    if isinstance(value, (FoldedScalarString, LiteralScalarString)):
-        return Place(label, line + 1, 1)
-    return Place(label, line, column)
-
-
-def _told(error: ValidationError, places: Map[Keys, Place]) -> str:
-    """The first thing that is wrong, with its place: the deepest part of its path that is written."""
-    first = error.errors(include_url=False, include_input=False)[0]
-    context = first.get("ctx", {})
-    path = tuple(context.get("path", first["loc"]))
-    words = first["msg"].removeprefix("Value error, ")
-    if first["type"] == "extra_forbidden":
-        words = "there is no such key"
-    while path not in places:
-        path = path[:-1]
-    place = places[path]
-    where = ".".join(str(part) for part in tuple(context.get("path", first["loc"])))
-    return f"{place.file}:{place.line}:{place.column}: {where or 'the mapping'}: {words}"
+    return (SHIPPED / f"{name}.yaml").read_text(encoding="utf-8")
 
 
 def _problems(mapping: Mapping) -> Iterator[tuple[Keys, str]]:

@@ -36,7 +36,9 @@ class Loaded:
     `matched` those that each rule spoke of, also where another had turned them away. Of `read` rows each
     is in `rows`, in `rejected` or counted in `ignored`. `unmapped` names columns that the mapping does not
     know. `sealed` has, by field, what is personal of each of `rows`. `restated`, for documents that are told
-    again: of each row the `line` of its document that it is, and `as_of` when it is told.
+    again: of each row the `line` of its document that it is, and `as_of` when it is told. Of the whole file,
+    `unreadable` counts by column the rows of which this cell cannot be read, and `file_rows` those that are
+    rows.
     """
 
     rows: pa.Table
@@ -51,6 +53,8 @@ class Loaded:
     unmapped: tuple[str, ...] = ()
     sealed: Map[str, pa.ChunkedArray] = field(default_factory=dict)
     restated: pa.Table | None = None
+    file_rows: int = 0
+    unreadable: Map[str, int] = field(default_factory=dict)
 
     @property
     def reasons(self) -> dict[str, int]:
@@ -90,8 +94,8 @@ def load(  # noqa: PLR0913  # each is said by name, and most loads say few
     the store of each row when it is left out; `references` holds the tables that the mapping looks into, by
     the names it gives them.
     The same lines give the same keys, whatever file they come in, in whatever order, however often.
-    Raises `Refused` for a file or mapping that cannot be read as it stands, before any row of that file;
-    a bad row never raises.
+    Raises `Refused` for a file or mapping that cannot be read as it stands, before any row of that file,
+    `Drifted` where it is the file's columns; a bad row never raises.
     """
     run = _begin(
         *(mapping, known_at, references, location_id),
@@ -171,6 +175,12 @@ def _loaded(one: _Load, piece: staging.Piece) -> Loaded:
         unmapped=piece.unmapped,
         sealed={name: accepted[f"__s_{name}"] for name in one.mapping.sealed},
         restated=_restated(one.mapping, accepted),
+        file_rows=sum(piece.fates.values()),
+        unreadable={
+            fate.column: piece.fates[code]
+            for code, fate in enumerate(fates)
+            if fate.rule == "unreadable" and fate.column is not None and code in piece.fates
+        },
     )
 
 

@@ -13,6 +13,7 @@ import json
 import os
 import shutil
 import tempfile
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from collections.abc import Mapping as Map
 from contextlib import contextmanager
@@ -27,9 +28,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from storekeep import retail
-from storekeep.errors import InvariantBroken, Misused, Permanent, Refused, StorekeepError
+from storekeep.errors import InvariantBroken, Misused, Permanent, StorekeepError
 from storekeep.ingest.archives import Bounds, Opened, opened
-from storekeep.ingest.blocks import MALFORMED, Block
+from storekeep.ingest.blocks import MALFORMED, Block, Drifted
 from storekeep.ingest.feeds import Mapping
 from storekeep.ingest.formats import FORMATS
 from storekeep.ingest.pseudonyms import checked, matches, pseudonyms, ticket_pseudonyms
@@ -63,13 +64,15 @@ class Piece:
     """Some consecutive rows of one file, judged: what `statement` selects, in the file's order.
 
     `number` counts a file's pieces from 0; `unmapped` are columns of the file that the mapping does not
-    name. A file without rows gives one piece without any.
+    name; `fates` counts the rows of the whole file by what became of them, None where they are taken in. A
+    file without rows gives one piece without any.
     """
 
     file: str
     number: int
     last: bool
     unmapped: tuple[str, ...]
+    fates: Map[int | None, int]
     statement: Statement
     judged: pa.Table
     malformed: pa.Table
@@ -229,11 +232,12 @@ def _together(run: Run, waiting: list[_Begun]) -> Iterator[Piece]:
         made = _judge(run, [one.block for one in waiting], numbers, every, first=True)
         equals = _number_equals(run, made)
         judged = _numbered(run, made, (0, len(numbers)), equals=equals)
+        fates = _fates(run)
     before = 0
-    for one in waiting:
+    for number, one in enumerate(waiting):
         rows = judged.slice(before, len(one.block.lines))
         before += len(one.block.lines)
-        yield Piece(one.file, 0, True, one.unmapped, made, rows, one.block.malformed)
+        yield Piece(one.file, 0, True, one.unmapped, fates[number], made, rows, one.block.malformed)
 
 
 def _alone(run: Run, file: _Begun, blocks: Iterable[Block], batch_rows: int) -> Iterator[Piece]:
@@ -256,6 +260,7 @@ def _alone(run: Run, file: _Begun, blocks: Iterable[Block], batch_rows: int) -> 
         if made is None:
             raise InvariantBroken(f"no block was read of {file.file}")
         equals = _number_equals(run, made)
+        fates = _fates(run)[0]
     starts = range(0, max(rows, 1), batch_rows)
     for number, start in enumerate(starts):
         bounds = start, start + batch_rows
@@ -266,7 +271,7 @@ def _alone(run: Run, file: _Begun, blocks: Iterable[Block], batch_rows: int) -> 
             bounds,
         ).to_arrow_table()
         last = number + 1 == len(starts)
-        yield Piece(file.file, number, last, file.unmapped, made, judged, malformed)
+        yield Piece(file.file, number, last, file.unmapped, fates, made, judged, malformed)
 
 
 def _counted(block: Block, before: int) -> tuple[np.ndarray, np.ndarray]:
@@ -285,8 +290,9 @@ def _told(files: Sequence[str]) -> Iterator[None]:
         yield
     except (duckdb.ProgrammingError, duckdb.NotSupportedError, duckdb.DataError) as error:
         first = str(error).partition("\n")[0]
-        raise Refused(
-            f"{', '.join(files[:3])}: the columns are not of the kinds that the mapping declares ({first})"
+        raise Drifted(
+            f"{', '.join(files[:3])}: the columns are not of the kinds that the mapping declares ({first})",
+            files[0],
         ) from None
     except (duckdb.OutOfMemoryException, duckdb.IOException) as error:
         folder = _database(os.getpid()).folder
@@ -405,6 +411,16 @@ def _persons(run: Run, cells: Map[str, pa.Array], marks: pa.Array) -> pa.Array:
 
 def _without(cells: pa.Array, marks: pa.Array) -> pa.Array:
     return pc.if_else(pc.is_in(cells, value_set=marks), pa.scalar(None, pa.string()), cells)
+
+
+def _fates(run: Run) -> Map[int, Map[int | None, int]]:
+    """How many rows of each staged file had which fate, before equal ones are told apart."""
+    found: dict[int, dict[int | None, int]] = defaultdict(dict)
+    for file, fate, rows in run.connection.execute(
+        "SELECT __file, __fate, count(*) FROM staged GROUP BY ALL"
+    ).fetchall():
+        found[file][fate] = rows
+    return found
 
 
 def _number_equals(run: Run, made: Statement) -> bool:

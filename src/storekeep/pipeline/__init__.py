@@ -11,6 +11,7 @@ caller: the same steps run live, in a demonstration and in a replay.
     intake      what is reported becomes facts, stock positions, history and features
     sealing     what is personal is sealed and kept apart
     quarantine  rows that could not be taken in, until they can be
+    agreeing    what feeds promised is held against what came, and how each stands is told
     feeding     files become facts and quarantine, and how each feed stands
     persons     who is who, what is kept of a person, and erasing it
     restating   what a document moves that is told again when it changes

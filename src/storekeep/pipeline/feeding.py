@@ -22,16 +22,11 @@ import pyarrow.compute as pc
 from storekeep import bus, ingest
 from storekeep.errors import Misused, Refused, StorekeepError
 from storekeep.events import FED, HEADQUARTERS, Event, Fed, event
+from storekeep.ingest.contracts import STATES, Contract
 from storekeep.lake import FACTS, FEED_STATES, PRODUCTS, SALE_LINES, newest
 from storekeep.pipeline import restating
-from storekeep.pipeline.quarantine import (
-    ASIDE,
-    KEPT_ASIDE,
-    LEFT_OUT,
-    TAKEN_IN,
-    Quarantining,
-    known_from,
-)
+from storekeep.pipeline.agreeing import Agreeing
+from storekeep.pipeline.quarantine import ASIDE, KEPT_ASIDE, LEFT_OUT, TAKEN_IN, known_from
 from storekeep.pipeline.tracing import Reading, paths_of
 from storekeep.retail import PRODUCT, SALE_LINE
 from storekeep.store import OURSELVES, Transaction
@@ -41,8 +36,6 @@ POS = "pos"
 _RESTATED = "restated"
 MAPPING = "mapping"
 """What the mappings by which sources are read are registered as."""
-# From the best to the worst.
-_STATES = ("ok", "degraded", "breached")
 
 
 @dataclass
@@ -64,7 +57,7 @@ class FileRead:
     repaired: Counter[str] = field(default_factory=Counter)
 
 
-class Feeding(Quarantining):
+class Feeding(Agreeing):
     """From files to facts, stock and history, and from there to how a feed stands."""
 
     def read_feed(
@@ -74,20 +67,23 @@ class Feeding(Quarantining):
         *,
         location_id: str | None = None,
         pseudonym_key: bytes | None = None,
+        contract: Contract | None = None,
         step: Callable[[int], object] = lambda _: None,
         refuse: Callable[[Path, StorekeepError], object] | None = None,
     ) -> list[FileRead]:
         """Take the rows of files in, each once however often it is read; what became of each file.
 
-        Rows that cannot be taken in go to quarantine. Stock moves and history is kept. What has a location
-        and does not say which happens at `location_id`; a sale, where that is left out, in its store. `step`
-        is told of lines as they are dealt with. Raises `Misused` when no feed fills the mapping's table, and
-        `Refused` for a file that cannot be read: nothing of that file is taken in, the files before it are.
-        Pseudonyms are made with the home's key where no other is handed over.
-        With `refuse` that is told of such a file instead, and the others are read.
+        Rows that cannot be taken in go to quarantine. Stock moves and history is kept, and the feed is held
+        against `contract`, or the one that it has. What has a location and does not say which happens at
+        `location_id`; a sale, where that is left out, in its store. `step` is told of lines as they are dealt
+        with. Raises `Misused` when no feed fills the mapping's table, and `Refused` for a file that cannot be
+        read or is not as agreed: nothing of that file is taken in, the files before it are. Pseudonyms are
+        made with the home's key where no other is handed over. With `refuse` that is told of such a file
+        instead, and the others are read.
         """
         _fed(mapping)
-        load = partial(
+        agreed = self.put_contract(mapping, contract)
+        read = partial(
             ingest.load,
             mapping,
             known_at=self.now(),
@@ -98,25 +94,45 @@ class Feeding(Quarantining):
             batch_rows=bus.MAX_FACTS,
         )
         reading = Reading("ingest", mapping, self.now(), (), paths_of(files))
+        drifted: list[ingest.Drifted] = []
 
-        def refused(file: Path, error: StorekeepError) -> None:
+        def load(some: Sequence[Path]) -> Iterator[ingest.Loaded]:
+            return self.held(agreed, read(some))
+
+        def turn(file: Path, error: StorekeepError) -> None:
             self._trace_failed(reading, error)
+            if isinstance(error, ingest.Drifted):
+                drifted.append(error)
             if refuse is not None:
                 refuse(file, error)
 
-        loaded = load(files) if refuse is None else _passing_over(load, files, refused)
+        loaded = load(files) if refuse is None else _passing_over(load, files, turn)
         self._keep_mapping(mapping)
         told: list[FileRead] = []
         try:
-            for batches in _ahead(_together(loaded)):
+            # Who is told of a file that cannot be read is told here, and not in another thread.
+            for batches in _ahead(_together(loaded)) if refuse is None else _together(loaded):
                 self._read(replace(reading, begun_at=self.now(), batches=batches), told)
+                self.look_by_time()
                 step(sum(each.read for each in batches))
         except (Misused, Refused) as error:
             self._trace_failed(reading, error)
-            self._count_in()
+            self._conclude(agreed, told)
+            if isinstance(error, ingest.Drifted):
+                raise self.stop_feed(agreed, error) from None
             raise
-        self._count_in()
+        self._conclude(agreed, told)
+        for each in drifted:
+            self.stop_feed(agreed, each)
         return told
+
+    def _conclude(self, contract: Contract, told: Sequence[FileRead]) -> None:
+        """Of files that were taken in: stock, history, and how their feed stands by now."""
+        self._count_in()
+        if told:
+            came = {name: each.file for each in told for name in each.unmapped}
+            self.note_columns(contract, came)
+            self.look(contract.source)
 
     def _keep_mapping(self, mapping: ingest.Mapping) -> None:
         """Keep by which mapping a source is read; a source is of one feed."""
@@ -180,6 +196,7 @@ class Feeding(Quarantining):
             with self._alone_aside():
                 self._note_aside(done, by, None)
         self._count_in()
+        self.look(mapping.source)
         return told
 
     def _replay(
@@ -312,11 +329,14 @@ class Feeding(Quarantining):
         Of every feed lines, and the first and last time at which something happened. Of one that brings sales
         also what they come to: of units and values `net` is all, and `gross` what was sold before anything
         was brought back; values are by currency. What was rejected counts as long as it is in quarantine.
+        `reasons` says where and why a feed does not keep its contract, `new_columns` which columns came that
+        nobody asked for.
         """
         self.keep_history()
         with self.store.transaction(self.tenant) as tx:
             told = pa.concat_tables(tx.told_by(FED[name].type) for name in _TOLD)
             kept = tx.in_force(MAPPING)
+            drifts = tx.drifts()
         tables = {name: FACTS[name] for name in FED}
 
         def ask(sql: str) -> list[dict[str, Any]]:
@@ -338,17 +358,25 @@ class Feeding(Quarantining):
             f"SELECT source, rule, count(*) AS rows FROM ({ASIDE}) GROUP BY ALL ORDER BY 2"
         ):
             rejected.setdefault(row["source"], {})[row["rule"]] = row["rows"]
-        states = {row["feed"]: _STATES[row["worst"]] for row in ask(_STANDING)}
+        states = {row["feed"]: STATES[row["worst"]] for row in ask(_STANDING)}
+        reasons: dict[str, list[dict[str, Any]]] = {}
+        for row in ask(_REASONS):
+            reasons.setdefault(row.pop("feed"), []).append(row)
         others = {row["source"]: row for row in ask(_OTHERS)}
         feeds = _feeds_of(kept)
         sells = {name.partition(".")[0] for name in kept if name.endswith(f".{SALE_LINE.name}")}
         found = []
         # What is published without a mapping is no feed's, apart from sales.
         for source in sorted({*sales, *rejected, *(others.keys() & feeds.keys())}):
+            added = {
+                row["column"] for row in drifts if row["source"] == source and not row["stops"]
+            }
             one = {
                 "feed": feeds.get(source, POS),
                 "source": source,
-                "state": states.get(source, _STATES[0]),
+                "state": states.get(source, STATES[0]),
+                "reasons": reasons.get(source, []),
+                "new_columns": sorted(added),
                 "rejected": rejected.get(source, {}),
             }
             if source in sells or source in sales or source not in feeds:
@@ -394,7 +422,15 @@ _OTHERS = (
 _STANDING = (
     "WITH latest AS (SELECT feed, location_id, arg_max(state, (occurred_at, known_at)) AS state"
     " FROM state WHERE known_at <= $known_by GROUP BY ALL)"
-    f" SELECT feed, max(list_position({list(_STATES)}, state)) - 1 AS worst FROM latest GROUP BY feed"
+    # How it comes, as `shop/webhooks`, has a state of its own.
+    f" SELECT split_part(feed, '/', 1) AS feed, max(list_position({list(STATES)}, state)) - 1 AS worst"
+    " FROM latest GROUP BY 1"
+)
+_REASONS = (
+    "SELECT split_part(feed, '/', 1) AS feed, location_id, state, reason, occurred_at AS since FROM state"
+    " WHERE known_at <= $known_by QUALIFY row_number() OVER"
+    " (PARTITION BY state.feed, location_id ORDER BY occurred_at DESC, known_at DESC) = 1"
+    f" AND state <> '{STATES[0]}' ORDER BY feed, location_id"
 )
 
 

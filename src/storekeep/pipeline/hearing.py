@@ -35,6 +35,8 @@ _REMEMBERED = timedelta(days=30)
 _OVERLAP = timedelta(minutes=5)
 _EVER = datetime(1970, 1, 1, tzinfo=UTC)
 _MALFORMED = "malformed"
+# What a shop sends may keep its promises while it no longer sends it by itself.
+_WAY = "webhooks"
 _UNFIT = re.compile(r"[^A-Za-z0-9._-]")
 _LONGEST_NAME = 120
 
@@ -264,7 +266,7 @@ class Hearing(Persons):
                 "SELECT state FROM state WHERE feed = $feed ORDER BY occurred_at DESC, known_at DESC"
                 " LIMIT 1",
                 tables={"state": FEED_STATES},
-                parameters={"feed": source},
+                parameters={"feed": f"{source}/{_WAY}"},
             )
             self._silent[source] = found["state"].to_pylist() == ["degraded"]
         return self._silent[source]
@@ -273,7 +275,7 @@ class Hearing(Persons):
         self, source: str, location_id: str, state: str, reason: str, at: datetime
     ) -> None:
         row = {
-            "feed": source,
+            "feed": f"{source}/{_WAY}",
             "location_id": location_id,
             "state": state,
             "reason": reason,

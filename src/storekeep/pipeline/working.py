@@ -56,6 +56,7 @@ class Working(Writing):
         self.note_silence()
         self.move_stock()
         self.keep_history()
+        self.look()
         for location_id in locations or self.locations():
             self._move_features(location_id, today)
         runs = self.dispatch(locations)
@@ -97,6 +98,7 @@ class Working(Writing):
         self.note_silence()
         self.move_stock()
         self.keep_history()
+        self.look_by_time()
         moved: set[str] = set()
         for each in self.due():
             if stop():

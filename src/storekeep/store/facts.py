@@ -26,6 +26,7 @@ STOCK = pa.schema(
 )
 
 TOLD_BY = pa.schema([("subject", pa.string()), ("position", pa.int64()), ("source", pa.string())])
+TOLD_FROM = pa.schema([("subject", pa.string()), ("position", pa.int64()), ("told_us", pa.int64())])
 # What a person calls a message by: its place, in twelve digits.
 _MESSAGE_ID = (
     "LATERAL (SELECT left(encode(sha256(convert_to(concat_ws(E'\\n', transport, partition, position),"
@@ -191,6 +192,15 @@ class Facts(Session):
             "SELECT subject, position, source FROM event_log WHERE tenant = %s AND type = %s",
             (self.tenant, type_),
             TOLD_BY,
+        )
+
+    def told_from(self, source: str, types: Sequence[str]) -> pa.Table:
+        """What a source told in events of some types: `subject`, `position` and time (`told_us`) of each."""
+        return self._copy_out(
+            "SELECT subject, position, (extract(epoch FROM time) * 1000000)::bigint AS told_us"
+            " FROM event_log WHERE tenant = %s AND source = %s AND type = ANY(%s)",
+            (self.tenant, source, list(types)),
+            TOLD_FROM,
         )
 
     def lock_partition(self, partition: int) -> int:

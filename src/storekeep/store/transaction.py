@@ -93,6 +93,43 @@ class Transaction(Arriving, People, Traces):
         )
         return [str(row["subject"]) for row in rows]
 
+    # Feeds ------------------------------------------------------------------------------------------
+
+    def add_drift(
+        self, source: str, table: str, column: str, file: str, at: datetime, stops: str = ""
+    ) -> None:
+        """Note that a feed's files for a table differ in a column; why they are refused, where they are.
+
+        What is noted already stays as it is.
+        """
+        self._run(
+            "INSERT INTO feed_drift VALUES (%s, %s, %s, %s, %s, %s, %s, %s) ON CONFLICT DO NOTHING",
+            (self.tenant, source, table, column, bool(stops), file, at, stops),
+        )
+
+    def drop_drifts(
+        self, source: str, table: str | None = None, columns: Sequence[str] = ()
+    ) -> bool:
+        """Nothing stops a feed's files any more (for one table, or all), and some columns are nothing new.
+
+        False when there was neither.
+        """
+        rows = self._run(
+            'DELETE FROM feed_drift WHERE tenant = %s AND source = %s AND "table" = coalesce(%s, "table")'
+            ' AND (stops OR "column" = ANY(%s)) RETURNING source',
+            (self.tenant, source, table, list(columns)),
+        )
+        return bool(rows)
+
+    def drifts(self, source: str | None = None) -> list[dict[str, Any]]:
+        """How files of a feed (or of all) differ from what was agreed."""
+        return self._run(
+            'SELECT source, "table", "column", stops, file, since, said FROM feed_drift'
+            " WHERE tenant = %s AND source = coalesce(%s, source)"
+            ' ORDER BY source, stops DESC, "table", "column"',
+            (self.tenant, source),
+        )
+
     # Registry ---------------------------------------------------------------------------------------
 
     def register(
