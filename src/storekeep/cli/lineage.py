@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from io import StringIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from zoneinfo import ZoneInfo
 
 import click
 
@@ -14,6 +13,8 @@ from storekeep.cli import shown
 from storekeep.cli.asked import Asked, Group, pass_asked
 
 if TYPE_CHECKING:
+    from zoneinfo import ZoneInfo
+
     from rich.tree import Tree
 
 _MOST_RUNS = 20
