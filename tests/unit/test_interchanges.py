@@ -12,7 +12,7 @@ from storekeep.errors import Misused, Refused
 from storekeep.ingest.archives import Opened
 from storekeep.ingest.feeds import shipped_text
 from storekeep.ingest.interchanges import MOST_RAW, blocks
-from storekeep.ingest.messages import COLUMNS
+from storekeep.ingest.messages import ACTIVITIES, COLUMNS
 from storekeep.ingest.suggesting import suggest
 from tests import interchanges as made
 from tests.interchanges import edifact, x12
@@ -388,3 +388,12 @@ def test_columns_that_no_line_has_and_files_that_are_cut_short_are_refused(tmp_p
     path.write_text(TWO[:-20])
     with pytest.raises(Refused, match="is cut short"):
         list(blocks(Opened(path, "a.edi"), ("quantity",), "edifact"))
+
+
+def test_every_column_and_word_is_documented() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "ingest.md").read_text(encoding="utf-8")
+    section = page.partition("\n## X12 and EDIFACT\n")[2].partition("\n## ")[0]
+    for name, meaning in COLUMNS.items():
+        assert f"| `{name}` | {meaning} |" in section
+    words = {word for codes in ACTIVITIES.values() for word in codes.values()}
+    assert [word for word in sorted(words) if f"| `{word}` |" not in section] == []
