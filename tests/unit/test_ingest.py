@@ -1215,7 +1215,8 @@ PAGE = Path(__file__).parents[2] / "docs/ingest.md"
 
 
 def fenced(language: str) -> str:
-    (block,) = re.findall(rf"```{language}\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)
+    sample = PAGE.read_text(encoding="utf-8").partition("## A sample")[2].partition("\n## ")[0]
+    (block,) = re.findall(rf"```{language}\n(.*?)```", sample, re.DOTALL)
     return str(block)
 
 
