@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 
 from storekeep import ingest
+from storekeep.backtest import hooks_bench
 from storekeep.backtest.decisions_bench import Row, memory, row, seconds
 from storekeep.config import Settings
 from storekeep.pipeline import Pipeline, opened
@@ -53,7 +54,7 @@ def run(settings: Settings, quick: bool, files: Path | None = None) -> list[Row]
         large.unlink()
         rows += _small_files(own, Path(folder) / "small", days, FILES // share)
         rows.append(_beside(some, fewer, of))
-    return rows
+    return rows + hooks_bench.run(settings, quick)
 
 
 # What is read ------------------------------------------------------------------------------------------
