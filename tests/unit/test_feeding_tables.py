@@ -213,7 +213,8 @@ def test_feeds_say_of_each_what_is_known_of_it_as_it_was_restated(
     for table, sample in SAMPLES.items():
         read(pipeline, tmp_path, table, sample.corrected)
     first = datetime(2026, 1, 1, tzinfo=UTC)
-    usual = {"state": "ok", "rejected": {}, "lines": 2, "first_occurred_at": first}
+    usual = {"state": "ok", "reasons": [], "new_columns": [], "rejected": {}, "lines": 2}
+    usual["first_occurred_at"] = first
     late = {"dock": (2026, 2, 1), "mill": (2026, 1, 2)}
     found = {each.pop("source"): each for each in pipeline.feeds()}
     for source, feed in (("catalogue", "products"), ("items", "items")):
