@@ -239,6 +239,15 @@ late = st.lists(
 @settings(max_examples=10)
 @given(played=late, cuts=cuts, order=st.randoms(use_true_random=False))
 @example(
+    # Of what was sold while somebody counted, the later half is not in the count, which comes first.
+    played=[
+        ("SaleRecorded", [("bread", 1), ("bread", 2), ("bread", 3)]),
+        ("StockCounted", [("bread", 10)]),
+    ],
+    cuts=[1],
+    order=Backwards(),
+)
+@example(
     # Twice counted, the second count comes first; so does a sale after it, and one before it comes last.
     played=[
         ("StockCounted", [("bread", 20)]),
