@@ -47,72 +47,86 @@ def order_moves(lines: pa.Table, verb: str, at: datetime) -> pa.Table:
     )
 
 
+# By how much a unit of each moves what is on hand, on order and committed.
 _DELTAS: Mapping[str, tuple[int, int, int]] = {
     "SaleRecorded": (-1, 0, 0),
-    "StockCounted": (0, 0, 0),
     "OrderCommitted": (0, 0, 1),
     "OrderReleased": (0, 0, -1),
     "PurchaseOrderConfirmed": (0, 1, -1),
     "PurchaseOrderCancelled": (0, -1, 0),
     "GoodsReceived": (1, -1, 0),
 }
-
+_ON_SHELF = frozenset(name for name, (on_hand, *_) in _DELTAS.items() if on_hand)
 
 _MOVES = pa.schema(
     [
         ("place", pa.int64()),
         *((name, pa.string()) for name in ("location_id", "sku")),
-        *(
-            (f"{name}_units", pa.int64())
-            for name in ("on_hand", "on_order", "committed", "counted")
-        ),
+        *((f"{name}_units", pa.int64()) for name in ("on_hand", "on_order", "committed")),
     ]
 )
 
 
-def moves(events: Sequence[Event]) -> pa.Table:
+def oldest(events: Sequence[Event]) -> datetime | None:
+    """When the first of what some events say of the shelf happened; None when none of them does."""
+    found = [
+        pc.min(each.facts["occurred_at"]).as_py()
+        for each in events
+        if each.type in _ON_SHELF and each.facts.num_rows
+    ]
+    return min(found, default=None)
+
+
+def moves(events: Sequence[Event], counted: pa.Table | None = None) -> pa.Table:
     """The net change that each of some events makes to each stock position, `place` by `place`.
 
     Goods that customers bring back are not sold again until somebody counts them, so returns reduce what
-    a batch takes from the shelf but never fill it. Of several counts of an item the last one holds.
+    a batch takes from the shelf but never fill it. What happened before an item was `counted` (`location_id`,
+    `sku`, `counted_us`) is in the count, and moves nothing on hand.
     """
     by_type: dict[str, list[int]] = {}
     for place, each in enumerate(events):
         if each.type in _DELTAS:
             by_type.setdefault(each.type, []).append(place)
     parts = [
-        _moves(type_, places, [events[place].facts for place in places])
+        _moves(type_, places, [events[place].facts for place in places], counted)
         for type_, places in by_type.items()
     ]
     return pa.concat_tables([_MOVES.empty_table(), *parts])
 
 
-def _moves(type_: str, places: Sequence[int], parts: Sequence[pa.Table]) -> pa.Table:
+def _moves(
+    type_: str, places: Sequence[int], parts: Sequence[pa.Table], counted: pa.Table | None
+) -> pa.Table:
     """The moves that the events of one type make, each in its place."""
     wanted = ["location_id", "sku", "quantity_units", "occurred_at"]
     facts = pa.concat_tables(part.select(wanted) for part in parts).combine_chunks()
     whose = np.repeat(places, [part.num_rows for part in parts])
     facts = facts.append_column("place", pa.array(whose))
-    counts = type_ == "StockCounted"
-    kept = "last" if counts else "sum"
-    if counts:
-        facts = facts.sort_by("occurred_at")
+    facts = facts.append_column("shelf_units", facts["quantity_units"])
+    if counted is not None and counted.num_rows and type_ in _ON_SHELF:
+        facts = _without_counted(facts, counted)
     totals = facts.group_by(["place", "location_id", "sku"], use_threads=False).aggregate(
-        [("quantity_units", kept)]
+        [("quantity_units", "sum"), ("shelf_units", "sum")]
     )
-    units = totals[f"quantity_units_{kept}"]
+    units, shelf = totals["quantity_units_sum"], totals["shelf_units_sum"]
     if type_ == "SaleRecorded":
-        units = pc.max_element_wise(units, 0)
-    hand, ordered, committed = (pc.multiply(units, sign) for sign in _DELTAS[type_])
+        shelf = pc.max_element_wise(shelf, 0)
+    on_hand, on_order, committed = _DELTAS[type_]
     return pa.table(
-        {
-            "place": totals["place"],
-            "location_id": totals["location_id"],
-            "sku": totals["sku"],
-            "on_hand_units": hand,
-            "on_order_units": ordered,
-            "committed_units": committed,
-            "counted_units": units if counts else pa.nulls(totals.num_rows, pa.int64()),
-        },
-        _MOVES,
+        [
+            *(totals["place"], totals["location_id"], totals["sku"], pc.multiply(shelf, on_hand)),
+            *(pc.multiply(units, on_order), pc.multiply(units, committed)),
+        ],
+        schema=_MOVES,
     )
+
+
+def _without_counted(facts: pa.Table, counted: pa.Table) -> pa.Table:
+    """Facts with no `shelf_units` where the item was counted after they happened."""
+    keys = ["location_id", "sku"]
+    facts = facts.join(counted, keys).combine_chunks()
+    before = pc.less(facts["occurred_at"].cast(pa.int64()), facts["counted_us"])
+    units = pc.if_else(pc.fill_null(before, fill_value=False), 0, facts["shelf_units"])
+    place = facts.column_names.index("shelf_units")
+    return facts.set_column(place, "shelf_units", units)

@@ -27,7 +27,7 @@ EVENTS_HEAD = """
 """
 MOVES = {
     "SaleRecorded": "on hand down by what was sold, net of returns in the batch, never below nothing",
-    "StockCounted": "on hand becomes the count",
+    "StockCounted": "on hand becomes the newest count, and what was sold and received since it was taken",
     **dict.fromkeys(
         ("StockReported", "SupplierAnswered", "GoodsShipped", "GoodsDelivered", "ProductListed"),
         "nothing",
@@ -138,9 +138,7 @@ def moved(type_: str) -> str:
         iter(stock.moves([event(type_, "test", "DC1", moment(FIRST_DAY), facts)]).to_pylist()), None
     )
     if net is None:
-        return "nothing"
-    if net["counted_units"] is not None:
-        return "on hand becomes the count"
+        return "on hand becomes the newest count" if type_ == "StockCounted" else "nothing"
     signs = {-5: "down", 5: "up"}
     words = {name: signs.get(net[f"{name}_units"]) for name in ("committed", "on_order", "on_hand")}
     return ", ".join(f"{name.replace('_', ' ')} {sign}" for name, sign in words.items() if sign)

@@ -549,7 +549,7 @@ def test_stock_is_folded_alike_live_and_from_history(
 
 def publish(shop: Shop, type_: str, sku: str, parts: list[int], at: datetime) -> None:
     if type_ == "SaleRecorded":
-        rows = [line(sku, TODAY, units, at) for units in parts if units]
+        rows = [{**line(sku, TODAY, units, at), "occurred_at": at} for units in parts if units]
         facts = pa.Table.from_pylist(rows, schema=SALE_LINE.arrow)
     elif type_ == "StockCounted":
         row = {"sku": sku, "location_id": LOCATION, "quantity_units": parts[0]}

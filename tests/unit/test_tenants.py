@@ -396,6 +396,9 @@ def reads(two: Two) -> dict[str, Callable[[Transaction], Any]]:
         "heads": lambda tx: tx.heads(),
         "position": lambda tx: [tx.position("stock", each) for each in everything if tx.heads()],
         "stock": lambda tx: tx.stock(shop.LOCATION).to_pylist(),
+        "counted_after": lambda tx: tx.counted_after(
+            [shop.LOCATION], shop.moment(LONG_AGO)
+        ).to_pylist(),
         "ledger_head": lambda tx: tx.ledger_head()[0],
         "ledger_batches": lambda tx: tx.ledger_batches(),
         "ledger_entries": lambda tx: tx.ledger_entries(0, 99).to_pylist(),
@@ -558,15 +561,25 @@ WRITES: dict[str, Callable[[Transaction, Two], Any]] = {
         tx,
         Event("StockCounted", "s", shop.LOCATION, shop.moment(shop.FIRST_DAY), shop.counted()),
     ),
+    "count_stock": lambda tx, _: tx.count_stock(
+        pa.table(
+            {
+                "location_id": [shop.LOCATION],
+                "sku": ["bread"],
+                "on_hand_units": [77],
+                **{f"{name}_units": [0] for name in ("on_order", "committed", "unmet")},
+                "counted_at": [HENCE],
+            }
+        )
+    ),
     "move_stock": lambda tx, _: tx.move_stock(
         pa.table(
             {
                 "location_id": [shop.LOCATION],
                 "sku": ["bread"],
-                "on_hand_units": [0],
+                "on_hand_units": [7],
                 "on_order_units": [0],
                 "committed_units": [0],
-                "counted_units": [77],
                 "place": [0],
             }
         )

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from datetime import date, datetime
+from datetime import UTC, date, datetime
 from typing import Any
 
 from storekeep.lake import (
@@ -19,6 +19,7 @@ from storekeep.lake import (
     TERMS,
     Kept,
     Lake,
+    single,
 )
 
 _SOLD = ("sale_line.day", "sale_line.quantity_units")
@@ -56,14 +57,15 @@ _FEATURES: Mapping[Kept, str] = {
     FEED_STATES: f"{_HERE} QUALIFY"
     " row_number() OVER (PARTITION BY feed ORDER BY occurred_at DESC, known_at DESC, state DESC) = 1",
 }
-# What an item's stock is folded from begins with its last count.
+# What an item's stock is folded from begins with its newest count.
+_SINCE = (
+    "location_id = $location AND sku = $sku AND position <= $position AND occurred_at >= $counted"
+)
 _STOCK: Mapping[Kept, str] = {
     STOCK_COUNTS: "location_id = $location AND sku = $sku AND position <= $position QUALIFY"
-    " row_number() OVER (ORDER BY position DESC, occurred_at DESC, fact DESC) = 1",
-    SALE_LINES: "location_id = $location AND sku = $sku"
-    " AND position <= $position AND position > $counted",
-    ORDER_MOVES: "location_id = $location AND sku = $sku"
-    " AND position <= $position AND position > $counted",
+    " row_number() OVER (ORDER BY occurred_at DESC, position DESC, fact DESC) = 1",
+    SALE_LINES: _SINCE,
+    ORDER_MOVES: _SINCE,
 }
 
 
@@ -98,13 +100,20 @@ def behind_features(lake: Lake, asked: Asked, versions: Mapping[str, int]) -> It
 
 
 def behind_stock(lake: Lake, asked: Asked) -> Iterator[Used]:
-    """The rows that an item's stock was folded from: its last count, and what moved it since."""
-    counted = -1
+    """The rows that an item's stock was folded from: its newest count, and what moved it since."""
+    found = lake.query(
+        "SELECT max(occurred_at) AS counted_at FROM stock_count"
+        " WHERE location_id = $location AND sku = $sku AND position <= $position",
+        tables={"stock_count": STOCK_COUNTS},
+        parameters={
+            "location": asked.location_id,
+            "sku": asked.sku,
+            "position": asked.position,
+        },
+    )
+    counted = single(found)["counted_at"] or datetime.min.replace(tzinfo=UTC)
     for kept, where in _STOCK.items():
-        found = _used(lake, kept, where, asked, {}, counted)
-        if kept is STOCK_COUNTS and found.rows:
-            counted = found.rows[0]["position"]
-        yield found
+        yield _used(lake, kept, where, asked, {}, counted)
 
 
 def _used(
@@ -113,7 +122,7 @@ def _used(
     where: str,
     asked: Asked,
     versions: Mapping[str, int],
-    counted: int = -1,
+    counted: datetime | None = None,
 ) -> Used:
     columns = set(kept.schema.names)
     place = "position" if "position" in columns else "NULL::BIGINT"

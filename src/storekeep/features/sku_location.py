@@ -26,6 +26,7 @@ from storekeep.lake import (
     TERMS,
     Kept,
     Lake,
+    month,
 )
 from storekeep.retail import Column, Kind, Table
 
@@ -401,52 +402,78 @@ def _shared(rows: pa.Table) -> dict[str, str]:
     }
 
 
-# A shelf cannot hold less than nothing: on-hand after n moves is their sum plus what the deepest shortfall
-# was (the reflection of a random walk at zero; Lindley 1952), which makes the fold one window function. A
-# count begins a new walk; before the first one an item has no position.
+# A count is the stock as of its time, whenever it comes: the shelf is what was last counted and what moved
+# since, by the times at which it happened. A shelf cannot hold less than nothing: on-hand after n moves is
+# their sum plus what the deepest shortfall was (the reflection of a random walk at zero; Lindley 1952), which
+# makes the fold one window function. Orders are folded from when an item was first counted in the log.
 _STOCK = """
-WITH counted AS (
-  SELECT sku, position, quantity_units AS units FROM stock_count
-  WHERE location_id = $location AND position <= $position
-  QUALIFY row_number() OVER (PARTITION BY sku, position ORDER BY occurred_at DESC, fact DESC) = 1
+WITH told AS (
+  SELECT * FROM stock_count WHERE {asked} AND position <= $position
+), counted AS (
+  SELECT location_id, sku, occurred_at AS counted_at, quantity_units AS units FROM told QUALIFY row_number()
+    OVER (PARTITION BY location_id, sku ORDER BY occurred_at DESC, position DESC, fact DESC) = 1
 ), move AS (
-  SELECT sku, position, NULL::BIGINT AS units, -greatest(0, sum(quantity_units))::BIGINT AS hand,
-    0::BIGINT AS ordered, 0::BIGINT AS committed
-  FROM sale_line WHERE location_id = $location AND position <= $position GROUP BY sku, position
+  SELECT location_id, sku, position, -greatest(0, sum(quantity_units)) AS units
+  FROM sale_line JOIN counted USING (location_id, sku)
+  WHERE position <= $position AND occurred_at >= counted_at GROUP BY location_id, sku, position
   UNION ALL
-  SELECT sku, position, NULL,
-    sum(CASE WHEN event_type = 'GoodsReceived' THEN quantity_units ELSE 0 END)::BIGINT,
+  SELECT location_id, sku, position, sum(quantity_units)
+  FROM order_move JOIN counted USING (location_id, sku)
+  WHERE position <= $position AND occurred_at >= counted_at AND event_type = 'GoodsReceived'
+  GROUP BY location_id, sku, position
+  UNION ALL
+  SELECT location_id, sku, 0, units FROM counted
+), walk AS (
+  SELECT *, sum(units) OVER (PARTITION BY location_id, sku ORDER BY position) AS level FROM move
+), shelf AS (
+  SELECT location_id, sku, greatest(0, -min(level)) AS unmet, last(level ORDER BY position) AS level
+  FROM walk GROUP BY location_id, sku
+), ordering AS (
+  SELECT location_id, sku,
     sum(CASE event_type WHEN 'PurchaseOrderConfirmed' THEN quantity_units
       WHEN 'PurchaseOrderCancelled' THEN -quantity_units WHEN 'GoodsReceived' THEN -quantity_units
-      ELSE 0 END)::BIGINT,
+      ELSE 0 END) AS ordered,
     sum(CASE event_type WHEN 'OrderCommitted' THEN quantity_units
       WHEN 'OrderReleased' THEN -quantity_units WHEN 'PurchaseOrderConfirmed' THEN -quantity_units
-      ELSE 0 END)::BIGINT
-  FROM order_move WHERE location_id = $location AND position <= $position GROUP BY sku, position
-  UNION ALL
-  SELECT sku, position, units, 0, 0, 0 FROM counted
-), step AS (
-  SELECT *, count(units) OVER (PARTITION BY sku ORDER BY position) AS era FROM move
-), walk AS (
-  SELECT *, sum(coalesce(units, 0) + hand) OVER (PARTITION BY sku, era ORDER BY position) AS level
-  FROM step WHERE era > 0
-), shelf AS (
-  SELECT sku, era, greatest(0, -min(level)) AS unmet, last(level ORDER BY position) AS level,
-    sum(ordered) AS ordered, sum(committed) AS committed FROM walk GROUP BY sku, era
+      ELSE 0 END) AS committed
+  FROM order_move JOIN
+    (SELECT location_id, sku, min(position) AS first FROM told GROUP BY location_id, sku)
+    USING (location_id, sku)
+  WHERE position <= $position AND position > first GROUP BY location_id, sku
 )
-SELECT $location AS location_id, sku, last(level + unmet ORDER BY era)::BIGINT AS on_hand_units,
-  sum(ordered)::BIGINT AS on_order_units, sum(committed)::BIGINT AS committed_units,
-  sum(unmet)::BIGINT AS unmet_units
-FROM shelf WHERE $only IS NULL OR list_contains($only, sku) GROUP BY sku ORDER BY sku
+SELECT location_id, sku, (level + unmet)::BIGINT AS on_hand_units,
+  coalesce(ordered, 0)::BIGINT AS on_order_units, coalesce(committed, 0)::BIGINT AS committed_units,
+  unmet::BIGINT AS unmet_units, counted_at
+FROM shelf JOIN counted USING (location_id, sku) LEFT JOIN ordering USING (location_id, sku)
+ORDER BY location_id, sku
 """
+_STOCK_OF = {"stock_count": STOCK_COUNTS, "sale_line": SALE_LINES, "order_move": ORDER_MOVES}
 
 
 def stock_as_of(
     lake: Lake, location_id: str, position: int, only: list[str] | None = None
 ) -> pa.Table:
     """The stock of a location from the facts up to a place in the log: what the live positions then were."""
-    return lake.query(
-        _STOCK,
-        tables={"stock_count": STOCK_COUNTS, "sale_line": SALE_LINES, "order_move": ORDER_MOVES},
+    asked = "location_id = $location AND ($only IS NULL OR list_contains($only, sku))"
+    found = lake.query(
+        _STOCK.format(asked=asked),
+        tables=_STOCK_OF,
         parameters={"location": location_id, "position": position, "only": only},
+    )
+    return found.drop_columns("counted_at")
+
+
+def recounted(lake: Lake, counts: pa.Table, position: int) -> pa.Table:
+    """The stock of the items of some counts (as `STOCK_COUNT`) at a place in the log.
+
+    `counted_at` is when each was last counted. All of them stand in one partition of the log.
+    """
+    # What was sold before the oldest of these counts cannot matter.
+    since = (month(pc.min(counts["occurred_at"]).as_py()), "9999-12")
+    return lake.query(
+        _STOCK.format(asked="(location_id, sku) IN (SELECT (location_id, sku) FROM asked)"),
+        tables=_STOCK_OF,
+        inputs={"asked": counts.select(["location_id", "sku"])},
+        parameters={"position": position},
+        months={"sale_line": since},
     )

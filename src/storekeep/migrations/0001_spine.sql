@@ -38,6 +38,7 @@ CREATE TABLE consumer_position (
   PRIMARY KEY (tenant, consumer, partition)
 );
 
+-- What moved before `counted_at` is in the count.
 CREATE TABLE stock_position (
   tenant text NOT NULL,
   location_id text NOT NULL,
@@ -46,6 +47,7 @@ CREATE TABLE stock_position (
   on_order_units bigint NOT NULL,
   committed_units bigint NOT NULL,
   unmet_units bigint NOT NULL CHECK (unmet_units >= 0),
+  counted_at timestamptz NOT NULL,
   PRIMARY KEY (tenant, location_id, sku)
 );
 
@@ -57,8 +59,7 @@ CREATE TABLE stock_move (
   sku text NOT NULL,
   on_hand_units bigint NOT NULL,
   on_order_units bigint NOT NULL,
-  committed_units bigint NOT NULL,
-  counted_units bigint
+  committed_units bigint NOT NULL
 );
 GRANT SELECT ON stock_move TO storekeep_app;
 

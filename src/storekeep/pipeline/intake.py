@@ -105,20 +105,29 @@ class Intake(Tracing):
                 news = one.facts.filter(pa.array(fresh)).combine_chunks()
                 yield number, replace(one, facts=news)
 
-    def move_stock(self) -> int:
-        """Move the stock positions by all events not yet counted in; units that could not be met."""
-        unmet = 0
+    def move_stock(self) -> None:
+        """Move the stock positions by all events not yet counted in."""
         with stage("move_stock", self.tenant), self.store.transaction(self.tenant) as tx:
             for partition in tx.behind("stock"):
-                unmet += self._move_stock(tx, partition)
-        return unmet
+                self._move_stock(tx, partition)
 
-    def _move_stock(self, tx: Transaction, partition: int) -> int:
-        unmet = 0
+    def _move_stock(self, tx: Transaction, partition: int) -> None:
         while events := bus.read(tx, "stock", partition):
-            unmet += tx.move_stock(stock.moves(events))
+            self._fold(tx, partition, events)
             bus.advance(tx, "stock", partition, _last(events))
-        return unmet
+
+    def _fold(self, tx: Transaction, partition: int, events: Sequence[Event]) -> None:
+        """Move stock positions by events of a partition, as they follow in it."""
+        counted = None
+        if since := stock.oldest(events):
+            counted = tx.counted_after(sorted({each.subject for each in events}), since)
+        tx.move_stock(stock.moves(events, counted))
+        if counts := [each.facts for each in events if each.type == "StockCounted"]:
+            # What moved since a count may have come before it, and only history has that. The head is locked
+            # before history, as by those who publish.
+            tx.lock_partition(partition)
+            self._keep_history(tx, partition)
+            tx.count_stock(features.recounted(self.lake, pa.concat_tables(counts), _last(events)))
 
     def rebuild_stock(self) -> None:
         """Fold the stock positions again from the first event on."""
@@ -130,7 +139,7 @@ class Intake(Tracing):
             for partition in tx.heads():
                 after = 0
                 while events := bus.replay(tx, partition, after):
-                    tx.move_stock(stock.moves(events))
+                    self._fold(tx, partition, events)
                     after = _last(events)
                 bus.advance(tx, "stock", partition, after)
 

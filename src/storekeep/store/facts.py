@@ -24,7 +24,9 @@ STOCK = pa.schema(
         ("unmet_units", pa.int64()),
     ]
 )
-
+COUNTED = pa.schema(
+    [("location_id", pa.string()), ("sku", pa.string()), ("counted_us", pa.int64())]
+)
 TOLD_BY = pa.schema([("subject", pa.string()), ("position", pa.int64()), ("source", pa.string())])
 TOLD_FROM = pa.schema([("subject", pa.string()), ("position", pa.int64()), ("told_us", pa.int64())])
 # What a person calls a message by: its place, in twelve digits.
@@ -306,45 +308,56 @@ class Facts(Session):
 
     # Stock ------------------------------------------------------------------------------------------
 
-    def move_stock(self, moves: pa.Table) -> int:
+    def counted_after(self, location_ids: Sequence[str], at: datetime) -> pa.Table:
+        """The items of some locations last counted after a time: `location_id`, `sku`, `counted_us`."""
+        return self._copy_out(
+            "SELECT location_id, sku, (extract(epoch FROM counted_at) * 1000000)::bigint AS counted_us"
+            " FROM stock_position WHERE tenant = %s AND location_id = ANY(%s) AND counted_at > %s",
+            (self.tenant, list(location_ids), at),
+            COUNTED,
+        )
+
+    def count_stock(self, counted: pa.Table) -> None:
+        """Set the stock positions of items that were counted; an item has one from its first count on.
+
+        `counted`: as `STOCK`, each item once, and `counted_at` of its newest count.
+        """
+        names = (*STOCK.names, "counted_at")
+        self._run(
+            "INSERT INTO stock_position SELECT %s, told.* FROM unnest(%s::text[], %s::text[],"
+            "  %s::bigint[], %s::bigint[], %s::bigint[], %s::bigint[], %s::timestamptz[]) AS told"
+            " ON CONFLICT (tenant, location_id, sku) DO UPDATE SET"
+            "  on_hand_units = excluded.on_hand_units, on_order_units = excluded.on_order_units,"
+            "  committed_units = excluded.committed_units, unmet_units = excluded.unmet_units,"
+            "  counted_at = excluded.counted_at",
+            (self.tenant, *(counted[name].to_pylist() for name in names)),
+        )
+
+    def move_stock(self, moves: pa.Table) -> None:
         """Move stock positions by changes, one after the other; units asked for beyond on-hand are unmet.
 
         `moves`: `place` in the order of events, `location_id` and `sku`, once a place; net changes
-        `on_hand_units`, `on_order_units`, `committed_units`; `counted_units` where the shelf was counted (it
-        replaces on-hand), else null. An item has a stock position from its first count on; moves of others
-        are left out. Returns the units that could not be met from stock.
+        `on_hand_units`, `on_order_units`, `committed_units`. Moves of items without a stock position are left
+        out.
         """
         self._copy_temporary("incoming_stock_move", sql.Identifier("stock_move"), moves)
         # On-hand is a walk that cannot fall below nothing: the sum of its moves, plus how far below nothing
-        # that sum ever was, which is what is unmet. A count begins a new walk.
-        rows = self._run(
-            "WITH step AS ("
-            " SELECT m.*, p.on_hand_units AS before, (p.sku IS NOT NULL)::int + count(m.counted_units)"
-            "  OVER (PARTITION BY location_id, sku ORDER BY m.place) AS era"
-            " FROM pg_temp.incoming_stock_move m LEFT JOIN stock_position p USING (tenant, location_id, sku)"
-            "), walk AS ("
-            " SELECT *, sum(coalesce(counted_units, on_hand_units)) OVER (PARTITION BY location_id, sku, era"
-            "  ORDER BY place) + CASE era WHEN 1 THEN coalesce(before, 0) ELSE 0 END AS level"
-            " FROM step WHERE era > 0"
-            "), shelf AS ("
-            " SELECT tenant, location_id, sku, era, greatest(0, -min(level)) AS unmet,"
-            "  (array_agg(level ORDER BY place DESC))[1] AS level, sum(on_order_units) AS ordered,"
-            "  sum(committed_units) AS committed FROM walk GROUP BY tenant, location_id, sku, era"
+        # that sum ever was, which is what is unmet.
+        self._run(
+            "WITH walk AS ("
+            " SELECT m.*, p.on_hand_units + sum(m.on_hand_units) OVER (PARTITION BY location_id, sku"
+            "  ORDER BY place) AS level"
+            " FROM pg_temp.incoming_stock_move m JOIN stock_position p USING (tenant, location_id, sku)"
             "), moved AS ("
-            " SELECT tenant, location_id, sku, (array_agg(level + unmet ORDER BY era DESC))[1] AS on_hand,"
-            "  sum(ordered) AS ordered, sum(committed) AS committed, sum(unmet) AS unmet"
-            " FROM shelf GROUP BY tenant, location_id, sku"
-            "), written AS ("
-            " INSERT INTO stock_position AS p SELECT tenant, location_id, sku, on_hand, ordered, committed,"
-            "  unmet FROM moved ORDER BY location_id, sku"
-            " ON CONFLICT (tenant, location_id, sku) DO UPDATE SET"
-            "  on_hand_units = excluded.on_hand_units,"
-            "  on_order_units = p.on_order_units + excluded.on_order_units,"
-            "  committed_units = p.committed_units + excluded.committed_units,"
-            "  unmet_units = p.unmet_units + excluded.unmet_units)"
-            " SELECT coalesce(sum(unmet), 0) AS unmet FROM moved"
+            " SELECT tenant, location_id, sku, greatest(0, -min(level)) AS unmet,"
+            "  (array_agg(level ORDER BY place DESC))[1] AS level, sum(on_order_units) AS ordered,"
+            "  sum(committed_units) AS committed FROM walk GROUP BY tenant, location_id, sku"
+            ") UPDATE stock_position AS p SET on_hand_units = level + unmet,"
+            "  on_order_units = p.on_order_units + ordered,"
+            "  committed_units = p.committed_units + committed,"
+            "  unmet_units = p.unmet_units + unmet"
+            " FROM moved AS m WHERE (p.tenant, p.location_id, p.sku) = (m.tenant, m.location_id, m.sku)"
         )
-        return int(rows[0]["unmet"])
 
     def stock(self, location_id: str) -> pa.Table:
         """The stock positions of a location, one row a SKU."""
