@@ -68,6 +68,23 @@ def listed(thing: Json, name: str) -> list[Json]:
     return found
 
 
+def inner(thing: Json, name: str) -> Json:
+    """The object under a name; an empty one when it is not there."""
+    found = thing.get(name)
+    if found is None:
+        return {}
+    if not isinstance(found, dict):
+        raise Fault(name, "this is no object")
+    return found
+
+
+def full_name(thing: Json) -> str | None:
+    """What a customer is called, if anything; raises `Fault` when it is no customer."""
+    if not isinstance(thing, dict) or "first_name" not in thing:
+        raise Fault("id", "this is no customer")
+    return " ".join(filter(None, (cell(thing, "first_name"), cell(thing, "last_name")))) or None
+
+
 def number(thing: Json, name: str, default: str | None = None) -> Decimal:
     """A number, exactly as it is written."""
     said = cell(thing, name) or default
