@@ -276,6 +276,7 @@ def load(mapping: str, paths: list[Path]) -> Iterator[ingest.Loaded]:
         known_at=datetime(2026, 1, 1, tzinfo=UTC),
         location_id=hooks.LOCATION,
         pseudonym_key=b"0123456789abcdef",
+        keys=lambda persons: dict.fromkeys(persons, bytes(64)),
     )
 
 
