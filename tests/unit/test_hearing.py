@@ -485,7 +485,10 @@ def test_what_a_customer_agrees_to_is_what_it_said_last(
 
 def test_who_was_never_asked_said_nothing_and_old_shops_tell_it_otherwise(home: Settings) -> None:
     asked_at = MADE.isoformat()
-    old = {"email_marketing_consent": None, "accepts_marketing_updated_at": asked_at}
+    old: dict[str, Any] = {
+        "email_marketing_consent": None,
+        "accepts_marketing_updated_at": asked_at,
+    }
     with at_home(home) as pipeline:
         arrive(
             pipeline,

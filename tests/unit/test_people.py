@@ -15,7 +15,7 @@ from uuid import uuid4
 import pyarrow.parquet as pq
 import pytest
 from click.testing import Result
-from psycopg import sql
+from psycopg import Connection, sql
 
 from storekeep import ingest, ledger
 from storekeep.config import Settings

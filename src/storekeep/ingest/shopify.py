@@ -22,7 +22,6 @@ from storekeep.ingest.web_cells import (
     asked,
     cell,
     full_name,
-    inner,
     listed,
     many_lines,
     number,
@@ -295,7 +294,7 @@ def _customers(thing: Json) -> list[Row]:
         "phone": cell(thing, "phone"),
         **_agreed(thing, "email"),
         **_agreed(thing, "sms"),
-        "country": cell(inner(thing, "default_address"), "country_code"),
+        "country": cell(thing, "country_code", "default_address"),
         "updated_at": asked(thing, "updated_at"),
     }
     accepts = cell(thing, "accepts_marketing")
@@ -318,11 +317,11 @@ def _consents(thing: Json) -> list[Row]:
 
 
 def _agreed(thing: Json, channel: str) -> Row:
-    told = inner(thing, f"{channel}_marketing_consent")
-    state = cell(told, "state")
+    within = f"{channel}_marketing_consent"
+    state = cell(thing, "state", within)
     return {
         f"{channel}_state": state and state.lower(),
-        f"{channel}_consent_at": cell(told, "consent_updated_at"),
+        f"{channel}_consent_at": cell(thing, "consent_updated_at", within),
     }
 
 

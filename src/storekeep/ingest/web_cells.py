@@ -33,8 +33,12 @@ class Kind:
     many: Callable[[Json], int] = lambda _: 1
 
 
-def cell(thing: Json, name: str) -> str | None:
-    """What a thing says under a name, as text; None when it says nothing."""
+def cell(thing: Json, name: str, within: str | None = None) -> str | None:
+    """What a thing says under a name, or an object within it, as text; None when it says nothing."""
+    if within is not None and (thing := thing.get(within)) is None:
+        return None
+    if not isinstance(thing, dict):
+        raise Fault(within or name, "this is no object")
     said = thing.get(name)
     if said is None or said == "":
         return None
@@ -65,16 +69,6 @@ def listed(thing: Json, name: str) -> list[Json]:
         return []
     if not isinstance(found, list) or not all(isinstance(each, dict) for each in found):
         raise Fault(name, "this is no list of objects")
-    return found
-
-
-def inner(thing: Json, name: str) -> Json:
-    """The object under a name; an empty one when it is not there."""
-    found = thing.get(name)
-    if found is None:
-        return {}
-    if not isinstance(found, dict):
-        raise Fault(name, "this is no object")
     return found
 
 

@@ -17,7 +17,6 @@ from storekeep.ingest.web_cells import (
     asked,
     cell,
     full_name,
-    inner,
     listed,
     many_lines,
     number,
@@ -111,14 +110,13 @@ def _customers(thing: Json) -> list[Row]:
     changed = _time(thing, "date_modified") or _time(thing, "date_created")
     if changed is None:
         raise Fault("date_modified_gmt", "this customer does not say when it changed")
-    billed = inner(thing, "billing")
     return [
         {
             "customer_id": _id(thing),
             "name": name,
             "email": cell(thing, "email"),
-            "phone": cell(billed, "phone"),
-            "country": cell(billed, "country"),
+            "phone": cell(thing, "phone", "billing"),
+            "country": cell(thing, "country", "billing"),
             "updated_at": changed,
         }
     ]
