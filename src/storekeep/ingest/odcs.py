@@ -31,6 +31,8 @@ LOGICAL: Mapping[str, str] = {
     "date": "date",
     "time": "timestamp",
     "bytes": "string",
+    "gtin": "string",
+    "gln": "string",
 }
 
 
