@@ -357,7 +357,6 @@ KINDS: Mapping[str, Kind] = {
         ),
         ("fulfillments", "fulfillment"),
         _fulfilments,
-        many_lines,
     ),
     "products": Kind(
         (
@@ -366,7 +365,6 @@ KINDS: Mapping[str, Kind] = {
         ),
         ("products", "product"),
         _products,
-        many_lines,
     ),
     "customers": Kind(
         (

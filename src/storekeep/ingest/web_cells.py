@@ -20,6 +20,12 @@ class Fault(Exception):
         self.column, self.reason = column, reason
 
 
+def many_lines(thing: Json) -> int:
+    """How many rows a thing stands for that cannot be read: its lines, or itself."""
+    lines = thing.get("line_items") or thing.get("variants") if isinstance(thing, dict) else None
+    return len(lines) if isinstance(lines, list) else 1
+
+
 @dataclass(frozen=True)
 class Kind:
     """One kind of thing that a platform tells: its columns, the names it is wrapped in, and its rows.
@@ -30,7 +36,7 @@ class Kind:
     columns: tuple[str, ...]
     wrapped: tuple[str, ...]
     rows: Callable[[Json], list[Row]]
-    many: Callable[[Json], int] = lambda _: 1
+    many: Callable[[Json], int] = many_lines
 
 
 def cell(thing: Json, name: str, within: str | None = None) -> str | None:
@@ -89,12 +95,6 @@ def number(thing: Json, name: str, default: str | None = None) -> Decimal:
     if not found.is_finite() or found.adjusted() > _DIGITS or found.adjusted() < -_DIGITS:
         raise Fault(name, f"{name} is no number of at most {_DIGITS} digits")
     return found
-
-
-def many_lines(thing: Json) -> int:
-    """How many lines a thing has that cannot be read."""
-    lines = thing.get("line_items") or thing.get("variants") if isinstance(thing, dict) else None
-    return len(lines) if isinstance(lines, list) else 1
 
 
 def plain(amount: Decimal) -> str:

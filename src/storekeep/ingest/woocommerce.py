@@ -18,7 +18,6 @@ from storekeep.ingest.web_cells import (
     cell,
     full_name,
     listed,
-    many_lines,
     number,
     plain,
 )
@@ -131,7 +130,6 @@ KINDS: Mapping[str, Kind] = {
         ),
         ("orders",),
         _orders,
-        many_lines,
     ),
     "products": Kind(
         (*("product_id", "sku", "name", "type", "status", "category", "price", "updated_at"),),
