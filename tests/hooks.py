@@ -146,6 +146,30 @@ def line(number: int, sku: str = "apple", quantity: int = 1, price: str = "2.50"
     }
 
 
+def customer(number: int, minutes: int = 0, **more: Any) -> dict[str, Any]:
+    """A customer of Shopify, as of some minutes after it was made."""
+    return {
+        "id": number,
+        "admin_graphql_api_id": f"gid://shopify/Customer/{number}",
+        "email": "ann@example.com",
+        "first_name": "Ann",
+        "last_name": "Example",
+        "phone": "+49 30 901820",
+        "created_at": MADE.isoformat(),
+        "updated_at": (MADE + timedelta(minutes=minutes)).isoformat(),
+        "email_marketing_consent": consent("subscribed"),
+        "sms_marketing_consent": None,
+        "default_address": {"country_code": "DE", "phone": "1"},
+        **more,
+    }
+
+
+def consent(state: str, minutes: int = 0) -> dict[str, Any]:
+    """What a customer of Shopify said to a channel."""
+    at = (MADE + timedelta(minutes=minutes)).isoformat()
+    return {"state": state, "opt_in_level": None, "consent_updated_at": at}
+
+
 def refund(number: int, of: Mapping[str, Any], quantity: int, minutes: int = 30) -> dict[str, Any]:
     """A refund of some units of a line."""
     each = {

@@ -29,7 +29,7 @@ from storekeep.ingest.formats import FORMATS
 from storekeep.lake import FACTS
 from storekeep.pipeline import Pipeline, opened
 from tests.contracts.reader import KEY
-from tests.hooks import line, order
+from tests.hooks import consent, customer, line, order
 from tests.interchanges import edifact, x12
 
 pytestmark = pytest.mark.crash
@@ -228,6 +228,13 @@ def _woo(number: int, status: str, *items: tuple[int, str], minute: int = 0) -> 
     }
 
 
+def _buyer(number: int, name: str, minute: int = 0) -> dict[str, Any]:
+    """A customer of WooCommerce."""
+    at = f"2026-01-01T09:{minute:02}:00"
+    shared = {"id": number, "first_name": name, "last_name": "", "date_modified_gmt": at}
+    return {**shared, "email": f"{name}@x.org", "billing": {"country": "DE", "phone": ""}}
+
+
 def _variants(name: str, *skus: str, minute: int = 0) -> dict[str, Any]:
     at = f"2026-01-01T09:{minute:02}:00Z"
     variants = [{"id": 1 + each, "sku": sku} for each, sku in enumerate(skus)]
@@ -302,6 +309,31 @@ CASES: dict[str, Case] = {
         ),
         _json({"id": 2, "sku": "fig", "name": "Figs", "regular_price": "1"}),
         *(2, 3),
+    ),
+    "shopify_customers": Case(
+        "shopify_customers",
+        (
+            _json({"customers": [customer(2**53 + 1), customer(2, email="bob@x.org")]}),
+            _json(customer(2, 5, email="rob@x.org")),
+        ),
+        # It was another's address.
+        _json(customer(2, 5, email="bob@x.org")),
+        *(3, 4),
+    ),
+    "shopify_consents": Case(
+        "shopify_consents",
+        (
+            _json({"customer_id": 1, "email_marketing_consent": consent("subscribed")}),
+            _json({"id": 1, "sms_marketing_consent": consent("subscribed", 1)}),
+        ),
+        _json({"id": 1, "sms_marketing_consent": consent("unsubscribed", 1)}),
+        *(2, 3),
+    ),
+    "woocommerce_customers": Case(
+        "woocommerce_customers",
+        (_json([_buyer(2**53 + 1, "ann"), _buyer(2, "bob")]), _json(_buyer(2, "bob", minute=5))),
+        _json(_buyer(2, "rob", minute=5)),
+        *(3, 4),
     ),
     "csv": Case(
         _TILL,

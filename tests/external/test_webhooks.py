@@ -13,7 +13,7 @@ import pytest
 from storekeep import ingest
 from storekeep.config import Settings
 from storekeep.ingest.web_shops import TOLD
-from storekeep.lake import FULFILMENTS, PRODUCTS, SALE_LINES
+from storekeep.lake import CUSTOMER_CHANGES, FULFILMENTS, PRODUCTS, SALE_LINES
 from storekeep.pipeline import Pipeline
 from tests import hooks, shop
 from tests.unit.test_hearing import Told, arrive, at_home, hear
@@ -31,6 +31,13 @@ pytestmark = [
 @pytest.fixture
 def home(home_settings: Settings) -> Settings:
     return shop.new_tenant(home_settings).model_copy(update={"web_shops": hooks.SHOPS})
+
+
+CONSENTS = {"customers_email_marketing_consent/update", "customers_marketing_consent/update"}
+SOURCES = (
+    *("shop", "shop_stock", "shop_fulfilments", "shop_products"),
+    *("shop_customers", "shop_consents"),
+)
 
 
 def samples(provider: str) -> list[dict[str, Any]]:
@@ -58,7 +65,12 @@ def came_to(pipeline: Pipeline) -> list[dict[str, Any]]:
 
 
 def facts(pipeline: Pipeline) -> int:
-    kept = {"sale": SALE_LINES, "sent": FULFILMENTS, "product": PRODUCTS}
+    kept = {
+        "sale": SALE_LINES,
+        "sent": FULFILMENTS,
+        "product": PRODUCTS,
+        "customer": CUSTOMER_CHANGES,
+    }
     return sum(
         pipeline.lake.query("SELECT 1 FROM kept", tables={"kept": each}).num_rows
         for each in kept.values()
@@ -89,13 +101,16 @@ def test_every_recorded_webhook_of_shopify_is_told_apart(home: Settings) -> None
                 assert row["reason"] == f"nothing is taken in of topic {topic}"
         ours = [each for each in recorded if each["headers"]["x-shopify-topic"] in told.feeds]
         assert len(ours) > 20
-        assert all(contradicts(each["body"]) for each in ours)
+        # Those that tell a consent for itself name nobody twice; but they were tests, and tell none.
+        assert {each["topic"] for each in ours if not contradicts(each["body"])} == CONSENTS
         reasons = Counter(
             row["reason"].partition(":")[2].strip()
-            for source in ("shop", "shop_stock", "shop_fulfilments", "shop_products")
+            for source in SOURCES
             for row in pipeline.aside(source).to_pylist()
         )
-        assert set(reasons) == {"one of them was rounded or mistaken"}
+        assert set(reasons) == {"one of them was rounded or mistaken", ""}
+        (nothing,) = {row["reason"] for row in pipeline.aside("shop_consents").to_pylist()}
+        assert nothing == "it tells of no consent, or not since when"
         assert facts(pipeline) == 0
     assert {"orders/create", "refunds/create", "inventory_levels/update"} <= topics
 
@@ -144,6 +159,27 @@ def test_with_their_true_identifiers_they_come_to_their_own_totals(home: Setting
         # Two for 199.00 each, and both came back.
         assert [(row["units"], row["value"]) for row in rows] == [(2, 39800), (-2, -39800)]
         assert rows[0]["basket_id"] == "820982911946154508"
+
+
+def test_the_recorded_customer_is_one_in_all_that_is_told_of_it(home: Settings) -> None:
+    with at_home(home) as pipeline:
+        for version, verb in (("2024-10", "create"), ("2023-01", "update")):
+            path = SAMPLES / "shopify" / version / f"customers.{verb}.json"
+            body = mended(json.loads(path.read_text())["body"])
+            # The older ones do not say when.
+            body["updated_at"] = body["updated_at"] or "2023-01-01T00:00:00Z"
+            arrive(pipeline, ("shop", f"customers/{verb}", body))
+        hear(pipeline)
+        assert {row["state"] for row in came_to(pipeline)} == {"taken"}
+        pipeline.keep_history()
+        rows = pipeline.lake.query(
+            "SELECT * FROM kept ORDER BY occurred_at", tables={"kept": CUSTOMER_CHANGES}
+        ).to_pylist()
+        assert [row["email_consent"] for row in rows] == [None, True]
+        assert len({(row["customer_id"], row["email_key"], row["card_key"]) for row in rows}) == 1
+        person = pipeline.person("shop:706405506930370084", by="ann", reason="a test")
+        texts = {each["field"]: each["text"] for each in person["personal"]}
+        assert texts == {"name": "Bob Biller", "email": "bob@biller.com"}
 
 
 def test_every_recorded_webhook_of_woocommerce_is_told_apart(home: Settings) -> None:
@@ -204,6 +240,9 @@ CAME_TO = {
     ("shopify_products", "product"): (4, None),
     ("shopify_products", "products"): (1, "the key of the row stands earlier in the same file"),
     ("shopify_fulfilments", "fulfillment"): (1, None),
+    ("shopify_customers", "customer"): (1, None),
+    ("shopify_customers", "customers_search"): (1, None),
+    ("shopify_customers", "order"): (0, "this is no customer"),
     ("shopify_stock", "inventory_levels"): (
         0,
         "no product of the shop has told which SKU this item of stock has",
@@ -237,6 +276,7 @@ def load(mapping: str, paths: list[Path]) -> Iterator[ingest.Loaded]:
         known_at=datetime(2026, 1, 1, tzinfo=UTC),
         location_id=hooks.LOCATION,
         pseudonym_key=b"0123456789abcdef",
+        keys=lambda persons: dict.fromkeys(persons, bytes(64)),
     )
 
 

@@ -15,12 +15,19 @@ import pyarrow as pa
 import pytest
 
 from storekeep.config import Settings
-from storekeep.lake import FEED_STATES, FULFILMENTS, PRODUCTS, SALE_LINES, STOCK_REPORTS
+from storekeep.lake import (
+    CUSTOMER_CHANGES,
+    FEED_STATES,
+    FULFILMENTS,
+    PRODUCTS,
+    SALE_LINES,
+    STOCK_REPORTS,
+)
 from storekeep.pipeline import Pipeline, opened
 from storekeep.retail import STOCK_COUNT
 from storekeep.store import Arrival
 from tests import hooks, shop
-from tests.hooks import MADE, line, order, refund
+from tests.hooks import MADE, consent, customer, line, order, refund
 
 Told = tuple[str, str, Any]
 NOW = MADE + timedelta(days=1)
@@ -297,7 +304,7 @@ def test_what_is_no_order_is_left_out_or_refused_by_name(home: Settings) -> None
         arrive(
             pipeline,
             of_shop("orders/edited", {"order_edit": {}}),
-            of_shop("customers/update", {"email": "ann@example.com"}),
+            of_shop("customers/delete", {"id": 77, "email": "ann@example.com"}),
             of_shop("themes/update", {}),
             of_shop("", {}),
             ("gone", "orders/create", order(1, line(1))),
@@ -371,6 +378,211 @@ def test_woocommerce_sells_what_was_paid_and_takes_back_what_was_cancelled(home:
             (row,) = pipeline.aside("woo").to_pylist()
             assert row["rule"] == "refund_without_lines"
             assert '"value":"-1.00"' in row["raw"]
+
+
+def told_of_customers(pipeline: Pipeline) -> list[dict[str, Any]]:
+    pipeline.keep_history()
+    found: list[dict[str, Any]] = pipeline.lake.query(
+        "SELECT * FROM kept ORDER BY source, occurred_at", tables={"kept": CUSTOMER_CHANGES}
+    ).to_pylist()
+    return found
+
+
+def consents(pipeline: Pipeline) -> dict[tuple[str, str], tuple[bool, str]]:
+    """What customers of each source agree to, by channel, and since when."""
+    return {
+        (row["customer_id"].partition(":")[0], row["channel"]): (
+            row["given"],
+            f"{row['since']:%H:%M}",
+        )
+        for row in pipeline.consents().to_pylist()
+    }
+
+
+def test_a_customer_is_the_person_of_the_orders_and_is_forgotten(home: Settings) -> None:
+    big = 2**53 + 1
+    sold = order(1, line(1), customer={"id": big, "email": "ann@example.com"})
+    with at_home(home) as pipeline:
+        arrive(
+            pipeline,
+            of_shop("orders/create", sold),
+            of_shop("customers/create", customer(big)),
+            of_shop("customers/create", customer(big)),
+            of_shop("customers/disable", customer(big, 5, first_name=None, phone=None)),
+        )
+        hear(pipeline)
+        assert stands(pipeline) == {"shop": Counter(taken=4)}
+        first, second = told_of_customers(pipeline)
+        assert first["source"] == "shop_customers"
+        assert first["customer_id"].startswith("shop_customers:")
+        assert (first["country"], first["email_consent"], first["sms_consent"]) == (
+            "DE",
+            True,
+            None,
+        )
+        assert first["phone_key"].startswith("match.phone:")
+        assert second["phone_key"] is None
+        assert (second["email_key"], second["card_key"]) == (first["email_key"], first["card_key"])
+        (row,) = pipeline.lake.query("SELECT * FROM sale", tables={"sale": SALE_LINES}).to_pylist()
+        assert row["customer_id"] == first["card_key"]
+        person = pipeline.person(f"shop:{big}", by="ann", reason="a test")
+        assert set(person["pseudonyms"]) == {row["customer_id"], first["customer_id"]}
+        texts = {(each["field"], each["text"]) for each in person["personal"]}
+        assert {("name", "Example"), ("email", "ann@example.com")} <= texts
+        assert pipeline.find_customers("ANN@example.com") == [first["customer_id"]]
+        said = json.dumps([first, second, row], default=str)
+        assert not any(word in said for word in ("ann@", "Example", "901820", str(big)))
+
+
+CONSENTS = "customers_email_marketing_consent/update"
+CHANGES: Sequence[Told] = (
+    of_shop("customers/create", customer(77)),
+    of_shop(
+        CONSENTS,
+        {
+            "customer_id": 77,
+            "email_address": "ann@example.com",
+            "email_marketing_consent": consent("UNSUBSCRIBED", 10),
+        },
+    ),
+    of_shop(
+        "customers_marketing_consent/update",
+        {"id": 77, "phone": "+49 30 901820", "sms_marketing_consent": consent("subscribed", 20)},
+    ),
+    of_shop(
+        "customers/update",
+        customer(
+            77,
+            30,
+            email_marketing_consent=consent("unsubscribed", 10),
+            sms_marketing_consent=consent("pending", 25),
+        ),
+    ),
+)
+"""A customer who agrees to e-mail, withdraws it, and subscribes to texts, which it does not confirm."""
+
+
+@pytest.mark.parametrize("told", [CHANGES, CHANGES[::-1]], ids=["in order", "backwards"])
+def test_what_a_customer_agrees_to_is_what_it_said_last(
+    home: Settings, told: Sequence[Told]
+) -> None:
+    with at_home(home) as pipeline:
+        play(pipeline, [*told, told[0]], [True, False, True, False, False])
+        assert consents(pipeline) == {
+            ("shop_customers", "email"): (False, "09:40"),
+            ("shop_customers", "sms"): (False, "09:55"),
+            ("shop_consents", "email"): (False, "09:40"),
+            ("shop_consents", "sms"): (True, "09:50"),
+        }
+        rows = told_of_customers(pipeline)
+        assert len(rows) == len(CHANGES)
+        people = pipeline.identities().persons.to_pylist()
+        # The orders', the account's, and that of the consents.
+        assert len(people) == 3
+        assert len({each["person_id"] for each in people}) == 1
+        assert "ann@" not in json.dumps(rows, default=str)
+
+
+def test_who_was_never_asked_said_nothing_and_old_shops_tell_it_otherwise(home: Settings) -> None:
+    asked_at = MADE.isoformat()
+    old: dict[str, Any] = {
+        "email_marketing_consent": None,
+        "accepts_marketing_updated_at": asked_at,
+    }
+    with at_home(home) as pipeline:
+        arrive(
+            pipeline,
+            of_shop(
+                "customers/create", customer(1, email_marketing_consent=consent("not_subscribed"))
+            ),
+            of_shop("customers/create", customer(2, **old, accepts_marketing=True)),
+            of_shop("customers/create", customer(3, **old, accepts_marketing=False)),
+            of_shop("customers/create", customer(4, email_marketing_consent=None)),
+        )
+        hear(pipeline)
+        found = Counter(row["email_consent"] for row in told_of_customers(pipeline))
+        assert found == {None: 2, True: 1, False: 1}
+        assert {row["sms_consent"] for row in told_of_customers(pipeline)} == {None}
+
+
+def test_a_customer_that_contradicts_itself_is_refused_without_its_name(home: Settings) -> None:
+    rounded = customer(2**53 + 1, id=2**53)
+    wrong: Sequence[tuple[str, Any, str]] = (
+        ("customers/create", rounded, "one of them was rounded"),
+        ("customers/create", customer(1, updated_at=None), "it has no updated_at"),
+        ("customers/create", customer(1, default_address="x"), "this is no object"),
+        ("customers/create", order(1, line(1)), "this is no customer"),
+        (CONSENTS, {"customer_id": 1, "email_address": "ann@example.com"}, "not since when"),
+        (CONSENTS, ["Ann Example"], "no customer's consent"),
+    )
+    with at_home(home) as pipeline:
+        arrive(pipeline, *(of_shop(topic, body) for topic, body, _ in wrong))
+        hear(pipeline)
+        assert told_of_customers(pipeline) == []
+        rows = [
+            row
+            for source in ("shop_customers", "shop_consents")
+            for row in pipeline.aside(source).to_pylist()
+        ]
+        for _, _, why in wrong:
+            assert any(why in row["reason"] for row in rows), why
+        assert not any(
+            word in json.dumps(rows, default=str) for word in ("ann@", "Example", "901820")
+        )
+        assert stands(pipeline) == {"shop": Counter(refused=len(wrong))}
+
+
+def test_a_customer_of_woocommerce_is_the_person_of_its_orders(home: Settings) -> None:
+    ann = {
+        "id": 7,
+        "date_created_gmt": MADE.isoformat()[:19],
+        "date_modified_gmt": None,
+        "email": "ann@example.com",
+        "first_name": "Ann",
+        "last_name": "",
+        "billing": {"phone": "0049 30 901820", "country": "DE"},
+    }
+    later = {
+        **ann,
+        "date_modified_gmt": (MADE + timedelta(hours=1)).isoformat()[:19],
+        "billing": {"phone": "030 901820", "country": "AT"},
+    }
+    with at_home(home) as pipeline:
+        arrive(
+            pipeline,
+            of_woo(1, "completed", woo_line(1, "apple", 1, "1.00"), customer_id=7),
+            ("woo", "customer.created", ann),
+            ("woo", "customer.updated", later),
+            ("woo", "customer.updated", {**ann, "date_created_gmt": None}),
+        )
+        hear(pipeline)
+        assert stands(pipeline) == {"woo": Counter(taken=3, refused=1)}
+        rows = told_of_customers(pipeline)
+        assert [row["country"] for row in rows] == ["DE", "AT"]
+        assert [row["phone_key"] is None for row in rows] == [False, True]
+        assert {row["email_consent"] for row in rows} == {None}
+        (sold,) = pipeline.lake.query("SELECT * FROM sale", tables={"sale": SALE_LINES}).to_pylist()
+        assert {row["card_key"] for row in rows} == {sold["customer_id"]}
+        assert consents(pipeline) == {}
+        person = pipeline.person("woo:7", by="ann", reason="a test")
+        assert "Ann" in {each["text"] for each in person["personal"]}
+
+
+def test_a_shop_may_match_its_customers_with_another_source(home: Settings) -> None:
+    from storekeep import ingest
+
+    own = ingest.mapping("shopify_customers")
+    assert own.of_source("shop_customers").match["account"].source == "shop"
+    # What is not named after the shop, or not for what is read of it, stays as it is.
+    assert own.of_source("crm").match["account"].source == "shopify"
+    of_till = own.model_copy(
+        update={
+            "match": {"account": own.match["account"].model_copy(update={"source": "corner_shop"})}
+        }
+    )
+    assert of_till.of_source("shop_customers").match["account"].source == "corner_shop"
+    assert own.of_source("shop_customers").digest != own.digest
+    del home
 
 
 def test_products_fulfilments_and_levels_come_into_their_tables(home: Settings) -> None:

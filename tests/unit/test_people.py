@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
+import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -15,7 +16,7 @@ from uuid import uuid4
 import pyarrow.parquet as pq
 import pytest
 from click.testing import Result
-from psycopg import sql
+from psycopg import Connection, sql
 
 from storekeep import ingest, ledger
 from storekeep.config import Settings
@@ -196,6 +197,29 @@ def test_what_is_personal_is_kept_apart_and_opened_for_who_says_why(home: Home) 
         }
     )
     assert "Roe" not in json.dumps(entry)
+
+
+def test_keys_are_asked_for_in_the_thread_that_the_store_is_of(
+    home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of two threads that use one connection, one may end what the other began."""
+    asking, wait = set(), Connection.wait
+
+    def watched(self: Any, *given: Any, **named: Any) -> Any:
+        asking.add(threading.current_thread().name)
+        return wait(self, *given, **named)
+
+    files = []
+    for number in range(4):
+        files.append(home.folder / f"{number}.csv")
+        rows = (customer(10 * number + each, f"Ann {each}") for each in range(4))
+        files[-1].write_text(HEADERS["customers"] + "".join(f"{row}\n" for row in rows))
+    monkeypatch.setattr("storekeep.bus.MAX_FACTS", 2)
+    with opened(home.settings) as pipeline:
+        monkeypatch.setattr(Connection, "wait", watched)
+        told_ = pipeline.read_feed(ingest.mapping(home.mapping("customers")), files)
+    assert sum(each.accepted for each in told_) == 16
+    assert asking == {threading.current_thread().name}
 
 
 def test_a_file_read_again_changes_nothing_and_a_new_name_is_the_name(home: Home) -> None:

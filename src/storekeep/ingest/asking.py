@@ -18,7 +18,7 @@ from urllib.parse import urlsplit
 from storekeep.config import WebShop
 from storekeep.errors import Permanent, Transient
 from storekeep.ingest.web_json import parsed
-from storekeep.ingest.web_shops import FULFILMENTS, ORDERS, PRODUCTS
+from storekeep.ingest.web_shops import CUSTOMERS, FULFILMENTS, ORDERS, PRODUCTS
 
 if TYPE_CHECKING:
     import httpx
@@ -52,13 +52,17 @@ class _Part:
 
 def _shopify(version: str) -> tuple[_Part, ...]:
     root = f"/admin/api/{version}"
-    return (
-        _Part(
-            f"{root}/products.json",
-            *("products", PRODUCTS),
+
+    def changed(name: str, feed: str) -> _Part:
+        return _Part(
+            f"{root}/{name}.json",
+            *(name, feed),
             lambda since: {"limit": "250", "updated_at_min": since},
             None,
-        ),
+        )
+
+    return (
+        changed("products", PRODUCTS),
         _Part(
             f"{root}/orders.json",
             *("orders", ORDERS),
@@ -70,6 +74,8 @@ def _shopify(version: str) -> tuple[_Part, ...]:
             },
             "updated_at",
         ),
+        # They come last: a token that may not read them keeps nothing else away.
+        changed("customers", CUSTOMERS),
     )
 
 
@@ -96,6 +102,7 @@ def parts(shop: WebShop) -> tuple[str, ...]:
 def _parts(shop: WebShop) -> tuple[_Part, ...]:
     if shop.platform == "shopify":
         return _shopify(shop.api_version)
+    # Of customers WooCommerce does not tell which changed.
     return (_of_woocommerce("products", PRODUCTS), _of_woocommerce("orders", ORDERS))
 
 

@@ -155,6 +155,16 @@ class Match(_Part):
         return self
 
 
+def _alike(match: Match, before: str, source: str) -> Match:
+    """What a match is when its mapping's source is another."""
+    if match.source is None or not before.startswith(f"{match.source}_"):
+        return match
+    own = before.removeprefix(match.source)
+    if not source.endswith(own):
+        return match
+    return match.model_copy(update={"source": source.removesuffix(own)})
+
+
 class Restated(_Part):
     """That a document is told again when it changes: which of its lines a row is, and as of when."""
 
@@ -212,8 +222,13 @@ class Mapping(_Part):
         return self
 
     def of_source(self, source: str) -> Self:
-        """The same mapping for another source, whose keys and pseudonyms are its own."""
-        other = self.model_copy(update={"source": source})
+        """The same mapping for another source, whose keys and pseudonyms are its own.
+
+        A source that is named after another (`shopify_customers`) matches customers of that one: of
+        `shop_customers` they are those of `shop`.
+        """
+        match = {name: _alike(each, self.source, source) for name, each in self.match.items()}
+        other = self.model_copy(update={"source": source, "match": match})
         other.__dict__.pop("digest", None)
         return other
 

@@ -1,4 +1,4 @@
-"""Shopify's JSON: orders with their refunds, levels of stock, fulfilments, products.
+"""Shopify's JSON: orders with their refunds, levels of stock, fulfilments, products, customers.
 
 Hides where Shopify says what, and that it tells an identifier twice: as a number, which a careless reader
 before us may have rounded, and within a global id. Where the two contradict each other nothing is taken in.
@@ -21,6 +21,7 @@ from storekeep.ingest.web_cells import (
     Row,
     asked,
     cell,
+    full_name,
     listed,
     many_lines,
     number,
@@ -283,6 +284,47 @@ def _products(thing: Json) -> list[Row]:
     ]
 
 
+def _customers(thing: Json) -> list[Row]:
+    """A customer, with what it agrees to; before 2024 Shopify told that of e-mail in another way as well."""
+    name = full_name(thing)
+    row = {
+        "customer_id": _id(thing),
+        "name": name,
+        "email": cell(thing, "email"),
+        "phone": cell(thing, "phone"),
+        **_agreed(thing, "email"),
+        **_agreed(thing, "sms"),
+        "country": cell(thing, "country_code", "default_address"),
+        "updated_at": asked(thing, "updated_at"),
+    }
+    accepts = cell(thing, "accepts_marketing")
+    if row["email_state"] is None and accepts is not None:
+        row["email_state"] = "subscribed" if accepts == "true" else "unsubscribed"
+        row["email_consent_at"] = cell(thing, "accepts_marketing_updated_at")
+    return [row]
+
+
+def _consents(thing: Json) -> list[Row]:
+    """What a customer agrees to, told for itself, as of when that changed."""
+    if not isinstance(thing, dict):
+        raise Fault("customer_id", "this is no customer's consent")
+    customer_id = _id(thing, "customer_id" if "customer_id" in thing else "id")
+    row = {**_agreed(thing, "email"), **_agreed(thing, "sms")}
+    changed = row["email_consent_at"] or row["sms_consent_at"]
+    if changed is None:
+        raise Fault("consent_updated_at", "it tells of no consent, or not since when")
+    return [{"customer_id": customer_id, **row, "updated_at": changed}]
+
+
+def _agreed(thing: Json, channel: str) -> Row:
+    within = f"{channel}_marketing_consent"
+    state = cell(thing, "state", within)
+    return {
+        f"{channel}_state": state and state.lower(),
+        f"{channel}_consent_at": cell(thing, "consent_updated_at", within),
+    }
+
+
 def stock_items(thing: Json) -> dict[str, str]:
     """By which numbers levels of stock will name the SKUs of a product."""
     return {
@@ -315,7 +357,6 @@ KINDS: Mapping[str, Kind] = {
         ),
         ("fulfillments", "fulfillment"),
         _fulfilments,
-        many_lines,
     ),
     "products": Kind(
         (
@@ -324,6 +365,21 @@ KINDS: Mapping[str, Kind] = {
         ),
         ("products", "product"),
         _products,
-        many_lines,
+    ),
+    "customers": Kind(
+        (
+            *("customer_id", "name", "email", "phone", "email_state", "email_consent_at"),
+            *("sms_state", "sms_consent_at", "country", "updated_at"),
+        ),
+        ("customers", "customer"),
+        _customers,
+    ),
+    "consents": Kind(
+        (
+            *("customer_id", "email_state", "email_consent_at", "sms_state", "sms_consent_at"),
+            "updated_at",
+        ),
+        (),
+        _consents,
     ),
 }

@@ -20,6 +20,12 @@ class Fault(Exception):
         self.column, self.reason = column, reason
 
 
+def many_lines(thing: Json) -> int:
+    """How many rows a thing stands for that cannot be read: its lines, or itself."""
+    lines = thing.get("line_items") or thing.get("variants") if isinstance(thing, dict) else None
+    return len(lines) if isinstance(lines, list) else 1
+
+
 @dataclass(frozen=True)
 class Kind:
     """One kind of thing that a platform tells: its columns, the names it is wrapped in, and its rows.
@@ -30,11 +36,15 @@ class Kind:
     columns: tuple[str, ...]
     wrapped: tuple[str, ...]
     rows: Callable[[Json], list[Row]]
-    many: Callable[[Json], int] = lambda _: 1
+    many: Callable[[Json], int] = many_lines
 
 
-def cell(thing: Json, name: str) -> str | None:
-    """What a thing says under a name, as text; None when it says nothing."""
+def cell(thing: Json, name: str, within: str | None = None) -> str | None:
+    """What a thing says under a name, or an object within it, as text; None when it says nothing."""
+    if within is not None and (thing := thing.get(within)) is None:
+        return None
+    if not isinstance(thing, dict):
+        raise Fault(within or name, "this is no object")
     said = thing.get(name)
     if said is None or said == "":
         return None
@@ -68,6 +78,13 @@ def listed(thing: Json, name: str) -> list[Json]:
     return found
 
 
+def full_name(thing: Json) -> str | None:
+    """What a customer is called, if anything; raises `Fault` when it is no customer."""
+    if not isinstance(thing, dict) or "first_name" not in thing:
+        raise Fault("id", "this is no customer")
+    return " ".join(filter(None, (cell(thing, "first_name"), cell(thing, "last_name")))) or None
+
+
 def number(thing: Json, name: str, default: str | None = None) -> Decimal:
     """A number, exactly as it is written."""
     said = cell(thing, name) or default
@@ -78,12 +95,6 @@ def number(thing: Json, name: str, default: str | None = None) -> Decimal:
     if not found.is_finite() or found.adjusted() > _DIGITS or found.adjusted() < -_DIGITS:
         raise Fault(name, f"{name} is no number of at most {_DIGITS} digits")
     return found
-
-
-def many_lines(thing: Json) -> int:
-    """How many lines a thing has that cannot be read."""
-    lines = thing.get("line_items") or thing.get("variants") if isinstance(thing, dict) else None
-    return len(lines) if isinstance(lines, list) else 1
 
 
 def plain(amount: Decimal) -> str:

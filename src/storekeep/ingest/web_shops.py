@@ -13,8 +13,9 @@ from dataclasses import dataclass
 from typing import Literal
 
 ORDERS, STOCK, FULFILMENTS, PRODUCTS = "orders", "stock", "fulfilments", "products"
+CUSTOMERS, CONSENTS = "customers", "consents"
 Platform = Literal["shopify", "woocommerce"]
-_CUSTOMERS = "customers are not taken in by webhook; send them as a feed of customers"
+_GONE = "that a shop closes an account erases no person: `storekeep customers erase` does"
 _TOLD_AGAIN = "it tells which lines changed and not what they are; orders/updated tells that, too"
 _NO_LINES = "it tells an id and no lines: that the record of an order is gone undoes no sale"
 
@@ -56,19 +57,19 @@ TOLD: Mapping[str, Told] = {
             **dict.fromkeys(("inventory_levels/update", "inventory_levels/connect"), STOCK),
             **dict.fromkeys(("fulfillments/create", "fulfillments/update"), FULFILMENTS),
             **dict.fromkeys(("products/create", "products/update"), PRODUCTS),
+            **dict.fromkeys(
+                (f"customers/{verb}" for verb in ("create", "update", "enable", "disable")),
+                CUSTOMERS,
+            ),
+            "customers_email_marketing_consent/update": CONSENTS,
+            "customers_marketing_consent/update": CONSENTS,
         },
         left_out={
             "orders/edited": _TOLD_AGAIN,
             "orders/delete": _NO_LINES,
             "inventory_levels/disconnect": "it tells that a location keeps no count of an item any more",
             "products/delete": "what was sold stays known: a product that is gone is not forgotten",
-            **dict.fromkeys(
-                (
-                    f"customers/{verb}"
-                    for verb in ("create", "update", "enable", "disable", "delete")
-                ),
-                _CUSTOMERS,
-            ),
+            "customers/delete": _GONE,
         },
     ),
     "woocommerce": Told(
@@ -79,13 +80,12 @@ TOLD: Mapping[str, Told] = {
         feeds={
             **dict.fromkeys(("order.created", "order.updated", "order.restored"), ORDERS),
             **dict.fromkeys(("product.created", "product.updated", "product.restored"), PRODUCTS),
+            **dict.fromkeys(("customer.created", "customer.updated"), CUSTOMERS),
         },
         left_out={
             "order.deleted": _NO_LINES,
             "product.deleted": "what was sold stays known: a product that is gone is not forgotten",
-            **dict.fromkeys(
-                (f"customer.{verb}" for verb in ("created", "updated", "deleted")), _CUSTOMERS
-            ),
+            "customer.deleted": _GONE,
         },
     ),
 }

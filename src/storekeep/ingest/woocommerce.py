@@ -1,4 +1,4 @@
-"""WooCommerce's JSON: orders and products.
+"""WooCommerce's JSON: orders, products and customers.
 
 Hides where WooCommerce says what, and that its times are UTC without saying so. An order's line gives a row
 of what was `sold`, with the order's status: a mapping says which of them are sales. Of a refund an order
@@ -16,8 +16,8 @@ from storekeep.ingest.web_cells import (
     Row,
     asked,
     cell,
+    full_name,
     listed,
-    many_lines,
     number,
     plain,
 )
@@ -103,6 +103,24 @@ def _products(thing: Json) -> list[Row]:
     ]
 
 
+def _customers(thing: Json) -> list[Row]:
+    """A customer; one that never changed tells only when it was made."""
+    name = full_name(thing)
+    changed = _time(thing, "date_modified") or _time(thing, "date_created")
+    if changed is None:
+        raise Fault("date_modified_gmt", "this customer does not say when it changed")
+    return [
+        {
+            "customer_id": _id(thing),
+            "name": name,
+            "email": cell(thing, "email"),
+            "phone": cell(thing, "phone", "billing"),
+            "country": cell(thing, "country", "billing"),
+            "updated_at": changed,
+        }
+    ]
+
+
 KINDS: Mapping[str, Kind] = {
     "orders": Kind(
         (
@@ -112,11 +130,15 @@ KINDS: Mapping[str, Kind] = {
         ),
         ("orders",),
         _orders,
-        many_lines,
     ),
     "products": Kind(
         (*("product_id", "sku", "name", "type", "status", "category", "price", "updated_at"),),
         ("products",),
         _products,
+    ),
+    "customers": Kind(
+        ("customer_id", "name", "email", "phone", "country", "updated_at"),
+        ("customers",),
+        _customers,
     ),
 }

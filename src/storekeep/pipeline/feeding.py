@@ -107,11 +107,14 @@ class Feeding(Agreeing):
                 refuse(file, error)
 
         loaded = load(files) if refuse is None else _passing_over(load, files, turn)
+        together = _together(loaded)
         self._keep_mapping(mapping)
         told: list[FileRead] = []
         try:
-            # Who is told of a file that cannot be read is told here, and not in another thread.
-            for batches in _ahead(_together(loaded)) if refuse is None else _together(loaded):
+            # Who is told of a file that cannot be read is told here, and not in another thread; and whoever
+            # seals asks the store for keys, which is of one thread as well.
+            here = refuse is not None or bool(mapping.sealed)
+            for batches in together if here else _ahead(together):
                 self._read(replace(reading, begun_at=self.now(), batches=batches), told)
                 self.look_by_time()
                 step(sum(each.read for each in batches))

@@ -88,8 +88,7 @@ class Hearing(Persons):
         elif topic not in told.feeds:
             self._end_arrivals(some, "refused", f"nothing is taken in of topic {topic or '(none)'}")
         else:
-            feed = told.feeds[topic]
-            self._take(shop.mappings.get(feed, f"{shop.platform}_{feed}"), shop, some)
+            self._take(told.feeds[topic], shop, some)
 
     def _end_arrivals(self, some: Sequence[Arrival], state: End, reason: str | None) -> None:
         with self.store.transaction(self.tenant) as tx:
@@ -100,18 +99,24 @@ class Hearing(Persons):
         with self.store.transaction(self.tenant) as tx:
             tx.end_arrivals([(each, reason) for each in some], "refused", keep_body=True)
 
-    def _take(self, name: str, shop: WebShop | None, some: Sequence[Arrival]) -> None:
-        """Read deliveries as files of a mapping."""
+    def _take(self, told: str, shop: WebShop | None, some: Sequence[Arrival]) -> None:
+        """Read deliveries as files of a mapping: of that of a shop's feed, or else of the one told."""
         try:
-            mapping = ingest.mapping_of(self.home, name)
-            if shop is not None:
-                mapping = mapping.of_source(_source_of(some[0].source, mapping.feed))
+            if shop is None:
+                mapping = ingest.mapping_of(self.home, told)
+            else:
+                mapping = self._mapping(some[0].source, shop, told)
                 some = self._of_json(some)
             if some:
-                told = self._read_bodies(mapping, shop, self._of_items(mapping, some))
-                self._account(some, told)
+                read = self._read_bodies(mapping, shop, self._of_items(mapping, some))
+                self._account(some, read)
         except Refused as error:
             self._refuse(some, str(error))
+
+    def _mapping(self, source: str, shop: WebShop, feed: str) -> ingest.Mapping:
+        """By which mapping a shop's feed is read: one of its own, or the one that ships."""
+        name = shop.mappings.get(feed, f"{shop.platform}_{feed}")
+        return ingest.mapping_of(self.home, name).of_source(_source_of(source, feed))
 
     def _of_json(self, some: Sequence[Arrival]) -> list[Arrival]:
         """Those that are JSON; the others are put aside."""
@@ -217,8 +222,7 @@ class Hearing(Persons):
                 tx.move_position(reader, 0, int(until.timestamp()))
 
     def _take_page(self, source: str, shop: WebShop, page: ingest.Page) -> list[FileRead]:
-        name = shop.mappings.get(page.feed, f"{shop.platform}_{page.feed}")
-        mapping = ingest.mapping_of(self.home, name).of_source(_source_of(source, page.feed))
+        mapping = self._mapping(source, shop, page.feed)
         until = f"{page.until:%Y%m%dT%H%M%SZ}" if page.until else f"{self.now():%Y%m%dT%H%M%SZ}"
         one = Arrival(source, until, f"backfill/{page.feed}", None, page.body)
         return self._read_bodies(mapping, shop, self._of_items(mapping, [one]))
