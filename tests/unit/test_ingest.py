@@ -1064,7 +1064,7 @@ def test_a_mapping_cannot_explode(make: Make) -> None:
 
 
 def test_a_mapping_that_is_absent_or_no_text_is_refused(make: Make, tmp_path: Path) -> None:
-    with pytest.raises(Misused, match="those that ship are complete_journey, "):
+    with pytest.raises(Misused, match="those that ship are catalogue, "):
         mapping(tmp_path / "none.yaml")
     with pytest.raises(Misused, match="is not UTF-8 text"):
         mapping(make(b"\xff\xfe", "mapping.yaml"))
