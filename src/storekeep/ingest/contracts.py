@@ -14,6 +14,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
 from zoneinfo import ZoneInfo
@@ -206,6 +207,7 @@ def renewed(text: str, feed: Feed) -> Contract:
     return read(json.dumps(odcs.filled(json.loads(text), feed)))
 
 
+@lru_cache(maxsize=256)
 def read(text: str) -> Contract:
     """The contract of a whole document, as `Contract.text` has it."""
     written = places.parse(text, "a contract in force", "contract")

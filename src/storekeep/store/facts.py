@@ -344,19 +344,23 @@ class Facts(Session):
         # On-hand is a walk that cannot fall below nothing: the sum of its moves, plus how far below nothing
         # that sum ever was, which is what is unmet.
         self._run(
+            # Joined from the moves: of a tenant that is new PostgreSQL expects one position, and would go
+            # through all moves for each. So what has no position falls away only when it has no level.
             "WITH walk AS ("
-            " SELECT m.*, p.on_hand_units + sum(m.on_hand_units) OVER (PARTITION BY location_id, sku"
-            "  ORDER BY place) AS level"
-            " FROM pg_temp.incoming_stock_move m JOIN stock_position p USING (tenant, location_id, sku)"
+            " SELECT m.*, p.counted_at, p.on_hand_units + sum(m.on_hand_units) OVER"
+            "  (PARTITION BY location_id, sku ORDER BY place) AS level"
+            " FROM pg_temp.incoming_stock_move m LEFT JOIN stock_position p USING (tenant, location_id, sku)"
             "), moved AS ("
             " SELECT tenant, location_id, sku, greatest(0, -min(level)) AS unmet,"
             "  (array_agg(level ORDER BY place DESC))[1] AS level, sum(on_order_units) AS ordered,"
-            "  sum(committed_units) AS committed FROM walk GROUP BY tenant, location_id, sku"
-            ") UPDATE stock_position AS p SET on_hand_units = level + unmet,"
-            "  on_order_units = p.on_order_units + ordered,"
-            "  committed_units = p.committed_units + committed,"
-            "  unmet_units = p.unmet_units + unmet"
-            " FROM moved AS m WHERE (p.tenant, p.location_id, p.sku) = (m.tenant, m.location_id, m.sku)"
+            "  sum(committed_units) AS committed, max(counted_at) AS counted_at"
+            " FROM walk WHERE level IS NOT NULL GROUP BY tenant, location_id, sku"
+            ") INSERT INTO stock_position AS p SELECT tenant, location_id, sku, level + unmet, ordered,"
+            "  committed, unmet, counted_at FROM moved ORDER BY location_id, sku"
+            " ON CONFLICT (tenant, location_id, sku) DO UPDATE SET on_hand_units = excluded.on_hand_units,"
+            "  on_order_units = p.on_order_units + excluded.on_order_units,"
+            "  committed_units = p.committed_units + excluded.committed_units,"
+            "  unmet_units = p.unmet_units + excluded.unmet_units"
         )
 
     def stock(self, location_id: str) -> pa.Table:
