@@ -57,7 +57,7 @@ _MONTH = "month"
 _UNSPEAKABLE = re.compile(r"[\[\]|^\\\x00-\x1f\x7f]|%[0-9A-Fa-f]{2}")
 MEMORY = "1GiB"
 # A till that reports every second makes a file every second: at most so many are read beside larger ones.
-_APPENDS_TOGETHER = 32
+_APPENDS_TOGETHER = 16
 _SMALL_BYTES = 8 << 20
 
 

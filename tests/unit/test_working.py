@@ -183,7 +183,8 @@ def test_a_worker_receives_decides_and_tells_others(place: Shop, nats_url: str) 
         assert (done["received"], done["decided"]) == (1, 1)
         stored = [each.attributes["type"] for each in transport.read(tenant, partition, 0, 500)]
     # Busy turns follow each other soon, and a person's patience is for when there is nothing to do.
-    assert set(wait.asked) == {0.1, 7}
+    assert 7 in wait.asked
+    assert all(each <= 0.1 for each in wait.asked if each != 7)
     assert stored.count("SaleRecorded") == 2
     assert {"StockCounted", "OrderCommitted", "PurchaseOrderConfirmed"} <= set(stored)
 
@@ -240,7 +241,7 @@ def test_a_database_that_goes_is_told_once_and_waited_for(place: Shop) -> None:
     assert heard[0].startswith("the database does not work: PostgreSQL is not available: ")
     assert heard[1].startswith("the database works again, after ")
     # Each wait is longer than the one before, and none is nothing.
-    grown = [each for each in wait.asked if each not in (0.1, 7)]
+    grown = [each for each in wait.asked if each > 0.1 and each != 7]
     assert [low <= each <= 2 * low for low, each in zip((0.5, 1, 2), grown, strict=True)] == [
         True
     ] * 3

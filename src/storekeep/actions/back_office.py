@@ -301,6 +301,8 @@ class BackOffice:
                 connect_timeout=10,
                 client_encoding="utf8",
             )
+            # A plan that was kept from when the tables were empty would read all of them for each order.
+            opened.prepare_threshold = None
             opened.isolation_level = psycopg.IsolationLevel.READ_COMMITTED
             self._connection = opened
             try:

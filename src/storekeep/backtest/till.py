@@ -19,13 +19,12 @@ from numpy.typing import NDArray
 from storekeep.backtest.orders import LOCATION
 from storekeep.lake import TERMS
 from storekeep.pipeline import Pipeline
+from storekeep.pipeline.working import pause_seconds
 from storekeep.retail import SALE_LINE, STOCK_COUNT, SUPPLY_TERMS
 
 SKUS = 300
 _TILLS = "tills"
 _HISTORY_DAYS = 91
-# As between two turns of the process that a home runs.
-_PAUSE_SECONDS = 0.1
 
 
 def prepare(pipeline: Pipeline, location_id: str = LOCATION) -> None:
@@ -58,7 +57,8 @@ def ring(pipeline: Pipeline, lines_per_second: int, for_seconds: int) -> NDArray
     tally: Counter[str] = Counter()
     with pipeline.store.again() as beside:
         while done < many:
-            due = min(many, int((time.monotonic() - begun) * lines_per_second) + 1)
+            turned = time.monotonic()
+            due = min(many, int((turned - begun) * lines_per_second) + 1)
             now, before = pipeline.now(), tally["decided"]
             pipeline.take_in(lines(np.arange(told, due), now, "now"), _TILLS, LOCATION)
             told = due
@@ -66,7 +66,7 @@ def ring(pipeline: Pipeline, lines_per_second: int, for_seconds: int) -> NDArray
             if tally["decided"] > before:
                 decided[done:told] = time.monotonic() - begun
                 done = told
-            time.sleep(_PAUSE_SECONDS)
+            time.sleep(pause_seconds(turned))
     return decided - rung
 
 

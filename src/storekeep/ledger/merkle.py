@@ -26,14 +26,40 @@ def leaves(entries: pa.StringArray) -> list[bytes]:
     return canonical.hashes(entries, _LEAF)
 
 
+class Tree:
+    """A tree that leaves are added to on the right: most of it is there when the last of them come."""
+
+    def __init__(self) -> None:
+        # From the leaves up, the nodes of whole pairs: they stay, whatever comes.
+        self._whole: list[list[bytes]] = [[]]
+
+    def grow(self, leaves_: Sequence[bytes]) -> None:
+        """Add leaves."""
+        self._whole[0] += leaves_
+        for number, below in enumerate(self._whole):
+            if len(below) < 2:
+                return
+            if number + 1 == len(self._whole):
+                self._whole.append([])
+            above = self._whole[number + 1]
+            above += _above(below[2 * len(above) : len(below) // 2 * 2])
+
+    def levels(self) -> list[list[bytes]]:
+        """The nodes level by level, from the leaves, of which there is at least one, to the root."""
+        if not self._whole[0]:
+            raise InvariantBroken("a tree has at least one leaf")
+        tree = [self._whole[0]]
+        while len(tree[-1]) > 1:
+            known = self._whole[len(tree)] if len(tree) < len(self._whole) else []
+            tree.append([*known, *_above(tree[-1][2 * len(known) :])])
+        return tree
+
+
 def levels(leaves_: Sequence[bytes]) -> list[list[bytes]]:
-    """A tree's nodes level by level, from its leaves, of which there is at least one, to its root."""
-    if not leaves_:
-        raise InvariantBroken("a tree has at least one leaf")
-    tree = [list(leaves_)]
-    while len(tree[-1]) > 1:
-        tree.append(_above(tree[-1]))
-    return tree
+    """The nodes of the tree of at least one leaf, level by level."""
+    tree = Tree()
+    tree.grow(leaves_)
+    return tree.levels()
 
 
 def root(leaves_: Sequence[bytes]) -> bytes:

@@ -21,8 +21,8 @@ from storekeep.pipeline.trying import wait_seconds
 from storekeep.pipeline.writing import Writing
 from storekeep.store import Store
 
-# Between two turns that found something: what comes meanwhile is one batch.
-_PAUSE_SECONDS = 0.1
+# From the beginning of a turn that found something to that of the next: what comes meanwhile is one batch.
+_TURN_SECONDS = 0.1
 # A server that is away is asked for every 16 seconds at least.
 _MOST_DOUBLINGS = 5
 
@@ -123,6 +123,11 @@ class Working(Writing):
             self.update_features(location_id, today)
 
 
+def pause_seconds(begun: float) -> float:
+    """How long to wait after a turn that found something, and that began at a time of the monotonic clock."""
+    return max(0.0, begun + _TURN_SECONDS - time.monotonic())
+
+
 @dataclass
 class _Server:
     """Something that may go away: told once when it does, and once when it is back."""
@@ -191,7 +196,7 @@ class Worker:
 
     def _turns(self, pipeline: Working, beside: Store) -> None:
         while not self._stop():
-            before = self.done.total()
+            before, begun = self.done.total(), time.monotonic()
             due = time.monotonic() >= self._carrier.again_at
             lost = pipeline.exchange(self.transport if due else None, self.done, self._stop)
             today = pipeline.now().astimezone(self.zone).date()
@@ -201,7 +206,7 @@ class Worker:
                 self._carrier.lost(lost)
             elif due:
                 self._carrier.works()
-            self.wait(_PAUSE_SECONDS if self.done.total() > before else self.poll_seconds)
+            self.wait(pause_seconds(begun) if self.done.total() > before else self.poll_seconds)
 
     def _stop(self) -> bool:
         return self.wait(0)
