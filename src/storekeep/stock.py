@@ -58,11 +58,12 @@ _DELTAS: Mapping[str, tuple[int, int, int]] = {
 }
 _ON_SHELF = frozenset(name for name, (on_hand, *_) in _DELTAS.items() if on_hand)
 
-_MOVES = pa.schema(
+_UNITS = ("on_hand_units", "on_order_units", "committed_units")
+_STEPS = pa.schema(
     [
         ("place", pa.int64()),
         *((name, pa.string()) for name in ("location_id", "sku")),
-        *((f"{name}_units", pa.int64()) for name in ("on_hand", "on_order", "committed")),
+        *((name, pa.int64()) for name in _UNITS),
     ]
 )
 
@@ -78,7 +79,10 @@ def oldest(events: Sequence[Event]) -> datetime | None:
 
 
 def moves(events: Sequence[Event], counted: pa.Table | None = None) -> pa.Table:
-    """The net change that each of some events makes to each stock position, `place` by `place`.
+    """By how much some events, one after the other, move each stock position: a row an item.
+
+    `location_id`, `sku`, the net changes `on_hand_units`, `on_order_units`, `committed_units`, and
+    `least_units`: the lowest that on hand came to meanwhile, seen from where it began.
 
     Goods that customers bring back are not sold again until somebody counts them, so returns reduce what
     a batch takes from the shelf but never fill it. What happened before an item was `counted` (`location_id`,
@@ -89,16 +93,16 @@ def moves(events: Sequence[Event], counted: pa.Table | None = None) -> pa.Table:
         if each.type in _DELTAS:
             by_type.setdefault(each.type, []).append(place)
     parts = [
-        _moves(type_, places, [events[place].facts for place in places], counted)
+        _steps(type_, places, [events[place].facts for place in places], counted)
         for type_, places in by_type.items()
     ]
-    return pa.concat_tables([_MOVES.empty_table(), *parts])
+    return _walked(pa.concat_tables([_STEPS.empty_table(), *parts]).combine_chunks())
 
 
-def _moves(
+def _steps(
     type_: str, places: Sequence[int], parts: Sequence[pa.Table], counted: pa.Table | None
 ) -> pa.Table:
-    """The moves that the events of one type make, each in its place."""
+    """The net change that each event of one type makes to each item, in the event's place."""
     wanted = ["location_id", "sku", "quantity_units", "occurred_at"]
     facts = pa.concat_tables(part.select(wanted) for part in parts).combine_chunks()
     whose = np.repeat(places, [part.num_rows for part in parts])
@@ -118,8 +122,30 @@ def _moves(
             *(totals["place"], totals["location_id"], totals["sku"], pc.multiply(shelf, on_hand)),
             *(pc.multiply(units, on_order), pc.multiply(units, committed)),
         ],
-        schema=_MOVES,
+        schema=_STEPS,
     )
+
+
+def _walked(steps: pa.Table) -> pa.Table:
+    """The steps of each item put together in their order."""
+    keys = [steps[name].combine_chunks().dictionary_encode() for name in ("location_id", "sku")]
+    place, sku = (each.indices.to_numpy().astype(np.int64) for each in keys)
+    items = place * max(1, len(keys[1].dictionary)) + sku
+    order = np.lexsort((steps["place"].to_numpy(), items))
+    ends = np.flatnonzero(np.diff(items[order], append=-1) != 0) + 1
+    starts = np.concatenate([[0], ends[:-1]]).astype(np.int64)[: len(ends)]
+    columns: dict[str, pa.Array] = {
+        name: steps[name].combine_chunks().take(pa.array(order[starts]))
+        for name in ("location_id", "sku")
+    }
+    for name in _UNITS:
+        level = np.cumsum(steps[name].to_numpy()[order])
+        began = np.concatenate([[0], level[ends[:-1] - 1]]).astype(np.int64)[: len(ends)]
+        columns[name] = pa.array(level[ends - 1] - began, pa.int64())
+        if name == "on_hand_units":
+            least = np.minimum.reduceat(level, starts) if len(ends) else level
+            columns["least_units"] = pa.array(least - began, pa.int64())
+    return pa.table(columns)
 
 
 def _without_counted(facts: pa.Table, counted: pa.Table) -> pa.Table:

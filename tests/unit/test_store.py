@@ -94,8 +94,8 @@ def moves(**units: tuple[int, int, int]) -> pa.Table:
         for place, name in enumerate(names)
     }
     many = len(units)
-    keys = {"place": [0] * many, "location_id": [shop.LOCATION] * many, "sku": list(units)}
-    return pa.table({**keys, **columns})
+    keys = {"location_id": [shop.LOCATION] * many, "sku": list(units)}
+    return pa.table({**keys, **columns, "least_units": columns["on_hand_units"]})
 
 
 # --------------------------------------------------------------------------------------- migrations

@@ -162,7 +162,9 @@ class Cell:
         fits = f"regexp_full_match({cell}, {literal(shape)})"
         # DuckDB reads a text into a wide decimal a hundred times slower than into a narrow one.
         number = f"TRY_CAST({plain} AS {SOURCE_TYPES['decimal']})"
-        short = rf"regexp_full_match({cell}, '[+-]?\d{{1,18}}')"
+        # What pandas makes of whole numbers of which some are missing ends in a point and a zero.
+        zeros = "" if csv.decimal == "," else "([.]0*)?"
+        short = rf"regexp_full_match({cell}, '[+-]?\d{{1,18}}{zeros}')"
         return (
             f"CASE WHEN {short} THEN TRY_CAST({cell} AS BIGINT) "
             f"WHEN {fits} AND {number} = trunc({number}) THEN TRY_CAST({number} AS BIGINT) END"
