@@ -94,6 +94,7 @@ def of(url: str, **more: Any) -> WebShop:
             "secret_env": "S",
             "url": url,
             "token_env": "SHOP_TOKEN",
+            "api": "rest",
             **more,
         }
     )
