@@ -138,7 +138,7 @@ class _Asking:
                 raise _TooDear
             if not codes <= _LATER:
                 raise Permanent(
-                    f"the shop says no to {operation}: {said}; look at its token's rights"
+                    f"the shop says no to {operation}: {said}; look at its token's rights and its api_version"
                 )
             self.owed = max(self.owed, min(0.5 * 2**tried, _LONGEST_WAIT))
         raise Transient(f"the shop does not answer {operation} ({said}); ask again later")
