@@ -524,6 +524,7 @@ def _product(product: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _customer(customer: Mapping[str, Any]) -> dict[str, Any]:
+    address = customer.get("default_address")
     return {
         **_named("Customer", customer),
         "firstName": customer["first_name"],
@@ -532,12 +533,12 @@ def _customer(customer: Mapping[str, Any]) -> dict[str, Any]:
         "updatedAt": _at(customer["updated_at"]),
         "defaultEmailAddress": _channel(customer, "email", "emailAddress", "email"),
         "defaultPhoneNumber": _channel(customer, "phone", "phoneNumber", "sms"),
-        "defaultAddress": {"countryCodeV2": customer["default_address"]["country_code"]},
+        "defaultAddress": address and {"countryCodeV2": address["country_code"]},
     }
 
 
 def _channel(customer: Mapping[str, Any], name: str, field_: str, channel: str) -> Any:
-    agreed = customer[f"{channel}_marketing_consent"] or {"state": "not_subscribed"}
+    agreed = customer.get(f"{channel}_marketing_consent") or {"state": "not_subscribed"}
     return customer[name] and {
         field_: customer[name],
         "marketingState": agreed["state"].upper(),
