@@ -22,10 +22,10 @@ from storekeep.ingest.web_cells import (
     asked,
     cell,
     full_name,
-    identifier,
     listed,
     many_lines,
     number,
+    number_of,
     parts_of,
     plain,
 )
@@ -35,7 +35,7 @@ _GLOBAL = "gid://shopify/"
 
 def _id(thing: Json, name: str = "id") -> str:
     """An identifier, if it is told in one way only; raises `Fault` when its two forms differ."""
-    own = identifier(thing, "Shopify", name)
+    own = number_of(thing, "Shopify", name)
     told = cell(thing, "admin_graphql_api_id")
     if told is None:
         return own

@@ -78,7 +78,7 @@ def listed(thing: Json, name: str) -> list[Json]:
     return found
 
 
-def identifier(thing: Json, platform: str, name: str = "id") -> str:
+def number_of(thing: Json, platform: str, name: str = "id") -> str:
     """The number by which a platform knows a thing, as text."""
     own = asked(thing, name)
     if not own.isdecimal():

@@ -19,9 +19,9 @@ from storekeep.ingest.web_cells import (
     asked,
     cell,
     full_name,
-    identifier,
     listed,
     number,
+    number_of,
     parts_of,
     plain,
 )
@@ -38,7 +38,7 @@ def _time(thing: Json, name: str) -> str | None:
 
 
 def _id(thing: Json) -> str:
-    return identifier(thing, "WooCommerce")
+    return number_of(thing, "WooCommerce")
 
 
 def _orders(thing: Json) -> list[Row]:
