@@ -113,8 +113,11 @@ class WebShop(BaseModel):
         pattern=r"^https?://[^@\s?#]+$",
         description="Address of the shop, to be asked for what happened.",
     )
+    api: Literal["graphql", "rest"] = Field(
+        default="graphql", description="By which of Shopify's interfaces it is asked."
+    )
     api_version: str = Field(
-        default="2026-10", pattern=r"^\d{4}-\d{2}$", description="Version of Shopify's interface."
+        default="2026-10", pattern=r"^\d{4}-\d{2}$", description="Version of Shopify's interfaces."
     )
     token_env: str | None = Field(
         default=None,

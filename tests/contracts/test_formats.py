@@ -228,6 +228,13 @@ def _woo(number: int, status: str, *items: tuple[int, str], minute: int = 0) -> 
     }
 
 
+def _taken_back(number: int, sku: str) -> dict[str, Any]:
+    """A refund of WooCommerce that was asked what came back."""
+    line = {"id": number * 10, "sku": sku, "quantity": -1, "total": "-2.00"}
+    made = "2026-01-01T09:04:00"
+    return {"id": number, "amount": "2.00", "date_created_gmt": made, "line_items": [line]}
+
+
 def _buyer(number: int, name: str, minute: int = 0) -> dict[str, Any]:
     """A customer of WooCommerce."""
     at = f"2026-01-01T09:{minute:02}:00"
@@ -293,13 +300,13 @@ CASES: dict[str, Case] = {
             _json(
                 [
                     _woo(1, "processing", (1, "apple"), (2, "apple")),
-                    _woo(2, "completed", (3, "fig")),
+                    _woo(2, "completed", (3, "fig")) | {"refunds": [_taken_back(1, "fig")]},
                 ]
             ),
             _json(_woo(3, "completed", (4, "fig"))),
         ),
         _json(_woo(3, "cancelled", (4, "fig"), minute=5)),
-        *(4, 5),
+        *(5, 6),
     ),
     "woocommerce_products": Case(
         "woocommerce_products",

@@ -16,6 +16,7 @@ PAGE = (Path(__file__).parents[2] / "docs" / "ingest.md").read_text(encoding="ut
 SECTIONS = (
     *("Other feeds", "JSON lines", "Products as shops publish them", "A mapping to begin with"),
     *("A watched folder", "POSLog", "EPCIS", "X12 and EDIFACT", "People"),
+    "Backfill of web shops",
 )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +17,11 @@ from storekeep.ingest.web_shops import TOLD
 from storekeep.lake import CUSTOMER_CHANGES, FULFILMENTS, PRODUCTS, SALE_LINES
 from storekeep.pipeline import Pipeline
 from tests import hooks, shop
+from tests.shopify_admin import Admin
+from tests.unit.test_backfill import TOKEN, Shop, of, opened_to_all
 from tests.unit.test_hearing import Told, arrive, at_home, hear
 
+LONG_AGO = datetime(1970, 1, 1, tzinfo=UTC)
 SHARED = Path(__file__).parents[3] / "shared" / "data"
 SAMPLES = SHARED / "webhook_samples" / "providers"
 FIXTURES = SHARED / "shopify_fixtures" / "test" / "fixtures"
@@ -267,9 +271,39 @@ def test_recorded_answers_of_shopify_come_to_their_totals(mapping: str, name: st
         assert set(batch.rows["currency"].to_pylist()) == {"USD"}
 
 
-def load(mapping: str, paths: list[Path]) -> Iterator[ingest.Loaded]:
-    from datetime import UTC, datetime
+@pytest.mark.parametrize(
+    ("topic", "mapping", "many"),
+    [
+        ("orders/create", "shopify_orders", 4),
+        ("orders/cancelled", "shopify_orders", 4),
+        ("products/update", "shopify_products", 2),
+        ("customers/update", "shopify_customers", 1),
+    ],
+)
+def test_a_recorded_webhook_comes_by_graphql_as_the_same(
+    topic: str, mapping: str, many: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SHOP_TOKEN", TOKEN)
+    feed = mapping.partition("_")[2]
+    newest = [each for each in samples("shopify") if each["headers"]["x-shopify-topic"] == topic][
+        -1
+    ]
+    # Those who recorded them tried their webhooks out.
+    body = mended(newest["body"]) | {"test": False}
+    with opened_to_all(Shop({}, admin=Admin({feed: [body]}))) as one:
+        pages = list(ingest.asked(of(one.url, api="graphql"), feed, LONG_AGO))
+    (page,) = [each for each in pages if each.feed == feed]
+    (by_webhook := tmp_path / "webhook.json").write_text(json.dumps(body))
+    (by_graphql := tmp_path / "graphql.json").write_bytes(page.body)
+    first, second = load(mapping, [by_webhook, by_graphql])
+    assert first.rows.num_rows == second.rows.num_rows == many
+    assert first.rows.drop_columns(["source_file"]).equals(
+        second.rows.drop_columns(["source_file"])
+    )
+    assert first.restated == second.restated
 
+
+def load(mapping: str, paths: list[Path]) -> Iterator[ingest.Loaded]:
     return ingest.load(
         ingest.mapping(mapping),
         paths,

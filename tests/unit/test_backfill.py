@@ -25,11 +25,13 @@ from storekeep.lake import CUSTOMER_CHANGES, FULFILMENTS, PRODUCTS
 from storekeep.pipeline import Pipeline, opened
 from tests import shop
 from tests.hooks import LOCATION, MADE, customer, line, order, refund
+from tests.shopify_admin import Admin
 from tests.unit.test_cli import ask, told
 from tests.unit.test_hearing import arrive, hear, lines, of_shop
 
 NOW = MADE + timedelta(days=1)
 TOKEN = "let me in"
+WC = "/wp-json/wc/v3/"
 
 
 @dataclass
@@ -39,38 +41,52 @@ class Shop:
     lists: dict[str, list[dict[str, Any]]]
     asked: list[str] = field(default_factory=list)
     moods: list[tuple[int, Mapping[str, str], bytes]] = field(default_factory=list)
+    admin: Admin | None = None
     url: str = ""
 
-    def answer(self, target: str, headers: Mapping[str, str]) -> tuple[int, dict[str, str], bytes]:
+    def answer(
+        self, target: str, headers: Mapping[str, str], sent: bytes
+    ) -> tuple[int, dict[str, str], bytes]:
         self.asked.append(target)
         if TOKEN not in (headers.get("X-Shopify-Access-Token"), headers.get("Authorization")):
             return 401, {}, b"{}"
         if self.moods:
             status, more, body = self.moods.pop(0)
             return status, dict(more), body
+        if self.admin is not None and target.endswith("/graphql.json"):
+            return 200, {}, self.admin.answer(sent)
         parts = urlsplit(target)
         question = parse_qs(parts.query)
         name = parts.path.rpartition("/")[2].removesuffix(".json")
+        if name == "refunds":
+            return self._page(self.lists.get(parts.path.removeprefix(WC), []), target)
         since = (question.get("updated_at_min") or question["modified_after"])[0]
         when = "date_modified_gmt" if "wc" in parts.path else "updated_at"
         things = [each for each in self.lists.get(name, ()) if each[when][:19] >= since[:19]]
-        start = int(question.get("page_info", ["0"])[-1])
+        return self._page(things, target, None if "wc" in parts.path else name)
+
+    def _page(
+        self, things: list[dict[str, Any]], target: str, name: str | None = None
+    ) -> tuple[int, dict[str, str], bytes]:
+        start = int(parse_qs(urlsplit(target).query).get("page_info", ["0"])[-1])
         page, rest = things[start : start + 2], things[start + 2 :]
         more = {"Link": f'<{self.url}{target}&page_info={start + 2}>; rel="next"'} if rest else {}
-        found: Any = page if "wc" in parts.path else {name: page}
-        return 200, more, json.dumps(found).encode()
+        return 200, more, json.dumps(page if name is None else {name: page}).encode()
 
 
 @contextmanager
 def opened_to_all(one: Shop) -> Iterator[Shop]:
     class Answers(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
-            status, more, body = one.answer(self.path, self.headers)  # type: ignore[arg-type]  # it maps names to texts
+            sent = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+            status, more, body = one.answer(self.path, self.headers, sent)  # type: ignore[arg-type]  # it maps names to texts
             self.send_response(status)
             for name, said in {**more, "Content-Length": str(len(body))}.items():
                 self.send_header(name, said)
             self.end_headers()
             self.wfile.write(body)
+
+        do_POST = do_GET  # noqa: N815 - what a server calls it
 
         def log_message(self, *_: object) -> None:
             pass
@@ -94,6 +110,7 @@ def of(url: str, **more: Any) -> WebShop:
             "secret_env": "S",
             "url": url,
             "token_env": "SHOP_TOKEN",
+            "api": "rest",
             **more,
         }
     )

@@ -12,7 +12,7 @@ from pathlib import Path
 from storekeep.errors import Misused
 from storekeep.ingest import contracts, odcs
 from storekeep.ingest.archives import Bounds
-from storekeep.ingest.asking import Page, asked, parts
+from storekeep.ingest.asking import Page, asked, parts, with_refunds
 from storekeep.ingest.blocks import Drifted
 from storekeep.ingest.complete_journey import (
     Marketing,
@@ -96,6 +96,7 @@ __all__ = [
     "ticket_pseudonyms",
     "unseal",
     "unwrapped",
+    "with_refunds",
     "with_skus",
     "withheld",
 ]

@@ -25,6 +25,8 @@ from storekeep.ingest.web_cells import (
     listed,
     many_lines,
     number,
+    number_of,
+    parts_of,
     plain,
 )
 
@@ -33,9 +35,7 @@ _GLOBAL = "gid://shopify/"
 
 def _id(thing: Json, name: str = "id") -> str:
     """An identifier, if it is told in one way only; raises `Fault` when its two forms differ."""
-    own = asked(thing, name)
-    if not own.isdecimal():
-        raise Fault(name, f"{own[:40]} is no identifier of Shopify")
+    own = number_of(thing, "Shopify", name)
     told = cell(thing, "admin_graphql_api_id")
     if told is None:
         return own
@@ -58,9 +58,7 @@ def _orders(thing: Json) -> list[Row]:
     if "refund_line_items" in thing:
         return _refund(thing, asked(thing, "order_id"), None)
     order_id = _id(thing)
-    lines = listed(thing, "line_items")
-    if not lines:
-        raise Fault("line_items", "this order has no lines, or is no order")
+    lines = parts_of(thing, "line_items", "order")
     currency = asked(thing, "currency")
     shared: Row = {
         "order_id": order_id,
@@ -237,10 +235,7 @@ def _levels(thing: Json) -> list[Row]:
 
 def _fulfilments(thing: Json) -> list[Row]:
     """The lines of a fulfilment."""
-    fulfilment_id = _id(thing) if isinstance(thing, dict) else asked(thing, "id")
-    lines = listed(thing, "line_items")
-    if not lines:
-        raise Fault("line_items", "this fulfilment has no lines, or is none")
+    fulfilment_id = _id(thing)
     return [
         {
             "fulfilment_id": fulfilment_id,
@@ -255,16 +250,13 @@ def _fulfilments(thing: Json) -> list[Row]:
             "created_at": asked(thing, "created_at"),
             "updated_at": cell(thing, "updated_at") or asked(thing, "created_at"),
         }
-        for line in lines
+        for line in parts_of(thing, "line_items", "fulfilment")
     ]
 
 
 def _products(thing: Json) -> list[Row]:
     """The variants of a product: what a customer buys, and what has a SKU."""
-    product_id = _id(thing) if isinstance(thing, dict) else asked(thing, "id")
-    variants = listed(thing, "variants")
-    if not variants:
-        raise Fault("variants", "this product has no variants, or is none")
+    product_id = _id(thing)
     return [
         {
             "product_id": product_id,
@@ -280,7 +272,7 @@ def _products(thing: Json) -> list[Row]:
             "price": cell(each, "price"),
             "updated_at": cell(each, "updated_at") or cell(thing, "updated_at"),
         }
-        for each in variants
+        for each in parts_of(thing, "variants", "product")
     ]
 
 

@@ -78,6 +78,23 @@ def listed(thing: Json, name: str) -> list[Json]:
     return found
 
 
+def number_of(thing: Json, platform: str, name: str = "id") -> str:
+    """The number by which a platform knows a thing, as text."""
+    own = asked(thing, name)
+    if not own.isdecimal():
+        raise Fault(name, f"{own[:40]} is no identifier of {platform}")
+    return own
+
+
+def parts_of(thing: Json, name: str, what: str) -> list[Json]:
+    """The lines of an order, the variants of a product: what has none is no such thing."""
+    found = listed(thing, name)
+    if not found:
+        called = "lines" if name == "line_items" else name
+        raise Fault(name, f"this {what} has no {called}, or is no {what}")
+    return found
+
+
 def full_name(thing: Json) -> str | None:
     """What a customer is called, if anything; raises `Fault` when it is no customer."""
     if not isinstance(thing, dict) or "first_name" not in thing:

@@ -1,13 +1,15 @@
 """WooCommerce's JSON: orders, products and customers.
 
 Hides where WooCommerce says what, and that its times are UTC without saying so. An order's line gives a row
-of what was `sold`, with the order's status: a mapping says which of them are sales. Of a refund an order
-tells the total and not the lines, so it gives a row of its own (`refunded`), without an item.
+of what was `sold`, with the order's status: a mapping says which of them are sales. An order only names its
+refunds, with what each came to. Where one was asked for what came back, each line of it gives a row
+(`refunded`, not above nothing); money that is of no line gives a row without an item.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from decimal import Decimal
 
 from storekeep.ingest.web_cells import (
     Fault,
@@ -19,10 +21,15 @@ from storekeep.ingest.web_cells import (
     full_name,
     listed,
     number,
+    number_of,
+    parts_of,
     plain,
 )
 
 _NOBODY = "0"
+_TOLD = ("line_items", "shipping_lines", "fee_lines")
+_ROUNDED = Decimal("0.01")
+_UNDONE = ("cancelled", "refunded")
 
 
 def _time(thing: Json, name: str) -> str | None:
@@ -31,58 +38,96 @@ def _time(thing: Json, name: str) -> str | None:
 
 
 def _id(thing: Json) -> str:
-    own = asked(thing, "id")
-    if not own.isdecimal():
-        raise Fault("id", f"{own[:40]} is no identifier of WooCommerce")
-    return own
+    return number_of(thing, "WooCommerce")
 
 
 def _orders(thing: Json) -> list[Row]:
-    order_id, lines = (
-        _id(thing) if isinstance(thing, dict) else asked(thing, "id"),
-        listed(thing, "line_items"),
-    )
-    if not lines:
-        raise Fault("line_items", "this order has no lines, or is no order")
-    customer = cell(thing, "customer_id")
+    order_id, lines = _id(thing), parts_of(thing, "line_items", "order")
+    customer, made = cell(thing, "customer_id"), _time(thing, "date_created")
+    if made is None:
+        raise Fault("date_created_gmt", "this order does not say when it was made")
     shared: Row = {
         "order_id": order_id,
+        "order_number": cell(thing, "number"),
+        "status": asked(thing, "status"),
+        "customer_id": None if customer == _NOBODY else customer,
         "currency": asked(thing, "currency"),
-        "created_at": _time(thing, "date_created"),
+        "created_at": made,
+        "updated_at": _time(thing, "date_modified") or made,
     }
-    if shared["created_at"] is None:
-        raise Fault("date_created_gmt", "this order does not say when it was made")
-    rows: list[Row] = [
-        {
-            **shared,
-            "kind": "sold",
-            "status": asked(thing, "status"),
-            "order_number": cell(thing, "number"),
-            "customer_id": None if customer == _NOBODY else customer,
-            "line_id": _id(line),
-            "part": _id(line),
-            "sku": cell(line, "sku"),
-            "product_id": cell(line, "product_id"),
-            "variation_id": cell(line, "variation_id"),
-            "name": cell(line, "name"),
-            "quantity": plain(number(line, "quantity")),
-            "value": plain(number(line, "total")),
-            "updated_at": _time(thing, "date_modified") or shared["created_at"],
-        }
-        for line in lines
-    ]
-    if len({row["line_id"] for row in rows}) < len(rows):
+    sold = {_id(line): {**shared, **_line(line), "kind": "sold"} for line in lines}
+    if len(sold) < len(lines):
         raise Fault("line_items", "two lines of this order have one id")
-    return rows + [
-        {
-            **shared,
-            "kind": "refunded",
-            "part": f"refund/{_id(refund)}",
-            "value": plain(number(refund, "total")),
-            "updated_at": shared["created_at"],
-        }
-        for refund in listed(thing, "refunds")
+    return [
+        *sold.values(),
+        *(row for refund in listed(thing, "refunds") for row in _refund(refund, shared, sold)),
     ]
+
+
+def _line(line: Json) -> Row:
+    return {
+        "line_id": _id(line),
+        "part": _id(line),
+        "sku": cell(line, "sku"),
+        "product_id": cell(line, "product_id"),
+        "variation_id": cell(line, "variation_id"),
+        "name": cell(line, "name"),
+        "quantity": plain(number(line, "quantity")),
+        "value": plain(number(line, "total")),
+    }
+
+
+def _refund(refund: Json, order: Row, sold: Mapping[str, Row]) -> list[Row]:
+    """What came back, line by line, as of the refund; and what was paid back that no line tells of."""
+    refund_id = _id(refund)
+    made = _time(refund, "date_created") or order["created_at"]
+    shared: Row = {**order, "kind": "refunded", "created_at": made}
+    rows = [_refunded(line, refund_id, shared, sold) for line in listed(refund, "line_items")]
+    if rest := _untold(refund):
+        # It says the same however often its order is told anew, as long as that sells something.
+        status = order["status"] if order["status"] in _UNDONE else None
+        names = ("kind", "order_id", "currency", "created_at")
+        row = {name: shared[name] for name in names} | {"updated_at": made, "status": status}
+        rows.append({**row, "part": f"refund/{refund_id}", "value": plain(rest)})
+    return rows
+
+
+def _refunded(line: Json, refund_id: str, refund: Row, sold: Mapping[str, Row]) -> Row:
+    told = _line(line)
+    of = next(
+        (
+            cell(each, "value")
+            for each in listed(line, "meta_data")
+            if each.get("key") == "_refunded_item_id"
+        ),
+        None,
+    )
+    for name in ("quantity", "total"):
+        if number(line, name) > 0:
+            raise Fault(
+                name, f"refund {refund_id} gives something more of a line, and takes none back"
+            )
+    return {
+        **refund,
+        **told,
+        "line_id": of,
+        "part": f"refund/{refund_id}/{told['line_id']}",
+        # A product that is gone has its SKU only where it was sold.
+        "sku": told["sku"] or sold.get(of or "", {}).get("sku"),
+    }
+
+
+def _untold(refund: Json) -> Decimal:
+    """What was paid back (below nothing) beyond the lines of a refund, their tax, shipping and fees."""
+    if "line_items" not in refund:
+        return number(refund, "total")
+    lines = [line for name in _TOLD for line in listed(refund, name)]
+    told = sum(
+        (number(line, "total") + number(line, "total_tax", "0") for line in lines), Decimal(0)
+    )
+    rest = -number(refund, "amount") - told
+    # Each line's tax is rounded for itself.
+    return rest if rest < -_ROUNDED * len(lines) else Decimal(0)
 
 
 def _products(thing: Json) -> list[Row]:

@@ -106,7 +106,7 @@ class Hearing(Persons):
                 mapping = ingest.mapping_of(self.home, told)
             else:
                 mapping = self._mapping(some[0].source, shop, told)
-                some = self._of_json(some)
+                some = self._with_refunds(shop, told, self._of_json(some))
             if some:
                 read = self._read_bodies(mapping, shop, self._of_items(mapping, some))
                 self._account(some, read)
@@ -131,6 +131,18 @@ class Hearing(Persons):
             else:
                 good.append(each)
         self.keep_rejected(pa.Table.from_pylist(rows, REJECTED.arrow))
+        return good
+
+    def _with_refunds(self, shop: WebShop, told: str, some: Sequence[Arrival]) -> Sequence[Arrival]:
+        """WooCommerce's orders with what came back; those of which it does not say so now are put aside."""
+        if (shop.platform, told) != ("woocommerce", ORDERS):
+            return some
+        good = []
+        for each in some:
+            try:
+                good.append(replace(each, body=ingest.with_refunds(shop, each.body)))
+            except (Transient, Permanent) as error:
+                self._refuse([each], f"what came back cannot be asked for: {error}")
         return good
 
     def _of_items(self, mapping: ingest.Mapping, some: Sequence[Arrival]) -> Sequence[Arrival]:
