@@ -96,7 +96,7 @@ def test_a_batch_becomes_facts_once_and_what_is_wrong_stands_in_quarantine(
     assert exchanged(here, transport) == {"batches": 1, "heard": 1}
     assert stands(here)["units"] == {"net": 3, "gross": 3}
     assert stands(here)["rejected"] == {"unreadable": 1}
-    assert stands(here)["state"] == "degraded"
+    assert stands(here)["new_columns"] == ["card"]
     assert kept(here) == [("taken", None), ("taken", None)]
     run = here.lineage("sale_line")["inputs"][-1]
     assert run["job"] == "ingest/pos/partner"

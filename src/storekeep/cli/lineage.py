@@ -198,8 +198,8 @@ def _of_file(node: Mapping[str, Any], _: ZoneInfo) -> str:
 
 def _of_message(node: Mapping[str, Any], _: ZoneInfo) -> str:
     return (
-        f"message {node['position']} in partition {node['partition']} of {node['transport']}, "
-        f"{shown.count(node['rows'], 'row')} about {node['subject']}, told by {node['source']}"
+        f"message {node['partition']}:{node['position']}, {shown.count(node['rows'], 'row')} about "
+        f"{node['subject']}, told by {node['source']}, on {node['transport']}"
     )
 
 
