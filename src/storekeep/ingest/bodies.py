@@ -27,7 +27,7 @@ LONGEST_ID = 200
 _SEALED = b"\0sealed1\0"
 _NONCE_BYTES = 12
 
-Kept = TypeVar("Kept", Arrival, DeadLetter)
+Kept = TypeVar("Kept", bound=Arrival | DeadLetter)
 
 
 def pushed(feed: str, mapping: str, body: bytes, key: str | None = None) -> Arrival:
