@@ -291,7 +291,7 @@ def test_a_worker_that_is_killed_half_way_takes_each_batch_once(
     done = subprocess.run(
         [
             *(sys.executable, "-c", CHILD, str(home.home), home.tenant, nats_url),
-            *("2", "5", "9", "12", "15", "1000"),
+            *("2", "10", "12", "16", "1000"),
         ],
         cwd=ROOT,
         capture_output=True,
@@ -300,7 +300,7 @@ def test_a_worker_that_is_killed_half_way_takes_each_batch_once(
         check=False,
     )
     ends = done.stdout.split()
-    assert ends == [str(-signal.SIGKILL)] * 5 + ["0"], done.stderr
+    assert ends == [str(-signal.SIGKILL)] * 4 + ["0"], done.stderr
     assert exchanged(here, transport) == {}
     assert stands(here)["units"]["net"] == 4
     assert stands(here)["rejected"] == {"unreadable": 1}

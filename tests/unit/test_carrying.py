@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import tempfile
 from collections import Counter
 from collections.abc import Iterator
@@ -202,7 +203,7 @@ def test_what_was_carried_before_a_server_went_is_counted(
 
 
 def test_what_a_transport_brought_is_traced_to_its_messages(
-    here: Pipeline, transport: JetStream, tenant: str
+    here: Pipeline, transport: JetStream, tenant: str, tmp_path: Path
 ) -> None:
     sales = shop.sales(DAY, DAY)
     partition = bus.partition_of(tenant, LOCATION)
@@ -232,6 +233,16 @@ def test_what_a_transport_brought_is_traced_to_its_messages(
         [(1, 5, "tills"), (2, 2, "tills")],
     ]
     assert messages("stock_count") == [[(3, 1, "shelf")]]
+    here.write_lineage(tmp_path / "lineage.jsonl")
+    told = [json.loads(each) for each in (tmp_path / "lineage.jsonl").read_text().splitlines()]
+    inputs = {
+        (each["namespace"], each["name"])
+        for one in told
+        if one["job"]["name"] == "receive/nats"
+        for each in one["inputs"]
+        if each["namespace"] != "file"
+    }
+    assert inputs == {(transport.origin(tenant), f"partition.{partition}")}
 
 
 def test_a_decision_is_traced_to_the_messages_that_it_was_made_from(
