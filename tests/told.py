@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from uuid import uuid4
 
 from storekeep import bus
 from storekeep.bus import Message
@@ -21,6 +22,19 @@ def count(number: int, location_id: str = shop.LOCATION) -> Event:
 def sealed(tenant: str, *numbers: int, location_id: str = shop.LOCATION) -> list[Message]:
     """The messages of some counts."""
     return [bus.seal(count(number, location_id), tenant) for number in numbers]
+
+
+def batch(body: bytes, mapping: str = "partner", **said: str) -> Message:
+    """A batch of a feed, as a partner's program publishes it: each time under another id."""
+    attributes = {
+        "specversion": "1.0",
+        "id": uuid4().hex,
+        "source": "partner",
+        "type": bus.BATCH,
+        "datacontenttype": "text/csv",
+        "mapping": mapping,
+    }
+    return Message({**attributes, **said}, body)
 
 
 def numbers(events: list[Event]) -> list[int]:

@@ -177,6 +177,10 @@ class Settings(BaseSettings):
         default=None,
         description="What carries events to and from others; when unset the event log is all there is.",
     )
+    bus_mappings: tuple[str, ...] = Field(
+        default=(),
+        description="Mappings by which batches that come over the bus may be read; none when unset.",
+    )
     tenant: str = Field(
         default="main",
         pattern=r"^[a-z][a-z0-9_]{0,39}$",

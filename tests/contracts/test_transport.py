@@ -28,9 +28,9 @@ from storekeep.bus.remote import RemoteLog
 from storekeep.config import Settings
 from storekeep.errors import Permanent, Transient
 from storekeep.events import Event, event
-from storekeep.store import LogRow, Store
+from storekeep.store import Arrival, LogRow, Store
 from tests import shop
-from tests.told import AT, count, numbers, sealed
+from tests.told import AT, batch, count, numbers, sealed
 
 
 @pytest.fixture
@@ -56,6 +56,19 @@ def received(store: Store, transport: Transport, tenant: str, limit: int = 500) 
         return bus.receive(tx, transport, place(tenant), limit)
 
 
+def kept(store: Store, transport: Transport, tenant: str, *, dies: bool = False) -> Received:
+    """As `received`, by somebody who takes batches too."""
+    with store.transaction(tenant) as tx:
+
+        def keep(one: bus.Batch) -> bool:
+            return tx.add_arrival(Arrival("pushed", one.body.decode(), one.mapping, None, one.body))
+
+        found = bus.receive(tx, transport, place(tenant), 3, bus.Taker(keep=keep))
+        if dies:
+            raise Broken
+        return found
+
+
 class Broken(Exception):
     """A worker dies."""
 
@@ -65,6 +78,7 @@ class Contract:
 
     # Reasons for a dead letter that cannot come about here.
     never: frozenset[str] = frozenset()
+    carries_batches = True
 
     def again(self, transport: Transport) -> Transport:
         """The same transport by a connection of its own."""
@@ -226,6 +240,45 @@ class Contract:
         with store.transaction(tenant) as tx:
             assert len(tx.dead_letters()) == 1
 
+    def test_a_batch_is_kept_once_in_the_transaction_that_moves_the_position(
+        self, transport: Transport, store: Store, tenant: str
+    ) -> None:
+        messages = [batch(b"1"), *sealed(tenant, 7), batch(b"2"), batch(b"1", tenant=tenant)]
+        if not self.carries_batches:
+            with pytest.raises(Permanent, match="takes no message"):
+                transport.publish(tenant, place(tenant), messages)
+            return
+        transport.publish(tenant, place(tenant), messages)
+        with pytest.raises(Broken):
+            kept(store, transport, tenant, dies=True)
+        with store.transaction(tenant) as tx:
+            assert tx.count_arrivals() == 0
+        assert kept(store, transport, tenant) == Received(1, 0, 0, 2)
+        assert kept(store, transport, tenant) == Received(0, 1, 0, 0)
+        assert kept(store, transport, tenant).messages == 0
+        with store.transaction(tenant) as tx:
+            assert [each.body for each in tx.arrivals(9, 99)] == [b"1", b"2"]
+        assert logged(store, tenant) == [7]
+
+    def test_a_batch_that_nobody_takes_is_put_aside_as_it_came(
+        self, transport: Transport, store: Store, tenant: str
+    ) -> None:
+        if not self.carries_batches:
+            return
+        bad = {
+            "nobody takes batches here: 'partner'": batch(b"1"),
+            "has no mapping": batch(b"2", mapping=""),
+            "of another tenant": batch(b"3", tenant="eve"),
+            "CloudEvents 0.3": batch(b"4", specversion="0.3"),
+        }
+        transport.publish(tenant, place(tenant), [*bad.values(), *sealed(tenant, 1)])
+        assert received(store, transport, tenant) == Received(1, 0, 4)
+        with store.transaction(tenant) as tx:
+            letters = tx.dead_letters()
+        for (words, message), letter in zip(bad.items(), letters, strict=True):
+            assert words in letter.reason
+            assert (letter.body, letter.headers) == (message.body, message.attributes)
+
     def test_tenants_are_apart(self, transport: Transport, store: Store, tenant: str) -> None:
         other = f"{tenant}_b"
         transport.publish(tenant, place(tenant), sealed(tenant, 1))
@@ -287,7 +340,9 @@ def empty() -> bytes:
 class TestRemoteLog(Contract):
     """The log of another home, in a database of its own."""
 
-    # A log has tenant and time in columns of their own, where they cannot be wrong.
+    # A log holds events and nothing else.
+    carries_batches = False
+    # It has tenant and time in columns of their own, where they cannot be wrong.
     never = frozenset({"of another tenant", "no zone", "not as RFC 3339"})
 
     @pytest.fixture

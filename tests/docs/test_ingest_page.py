@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
+import sys
 from pathlib import Path
 
 import pytest
@@ -15,7 +17,7 @@ pytestmark = pytest.mark.docs
 PAGE = (Path(__file__).parents[2] / "docs" / "ingest.md").read_text(encoding="utf-8")
 SECTIONS = (
     *("Other feeds", "JSON lines", "Products as shops publish them", "A mapping to begin with"),
-    *("A watched folder", "POSLog", "EPCIS", "X12 and EDIFACT", "People"),
+    *("A watched folder", "Batches from the bus", "POSLog", "EPCIS", "X12 and EDIFACT", "People"),
     "Backfill of web shops",
 )
 
@@ -27,10 +29,15 @@ def section(name: str) -> str:
 
 
 @pytest.mark.slow
-def test_each_format_comes_out_as_it_is_told(console: Console) -> None:
+def test_each_format_comes_out_as_it_is_told(
+    console: Console, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # A partner's program has the packages that it needs.
+    monkeypatch.setenv("PATH", str(Path(sys.executable).parent), prepend=os.pathsep)
     console.run("storekeep init shop")
     console.run("export STOREKEEP_HOME=shop")
-    with servers.lease(Settings(home=console.folder / "shop")):
+    home = Settings(home=console.folder / "shop")
+    with servers.lease(home), servers.nats(home):
         for name in SECTIONS:
             for step in steps(section(name)):
                 if isinstance(step, File):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import tempfile
 from collections import Counter
 from collections.abc import Iterator
@@ -16,6 +17,7 @@ from storekeep import bus
 from storekeep.bus.jetstream import JetStream
 from storekeep.bus.remote import RemoteLog
 from storekeep.config import Settings
+from storekeep.decisions import Selection
 from storekeep.errors import Permanent, Transient
 from storekeep.events import event
 from storekeep.lake import SALE_LINES
@@ -24,6 +26,8 @@ from storekeep.store import LogRow, Store
 from tests import shop
 from tests.shop import FIRST_DAY, LOCATION
 from tests.told import AT, count
+from tests.unit.test_cli import ask
+from tests.unit.test_lineage import below
 
 DAY = FIRST_DAY
 
@@ -196,3 +200,73 @@ def test_what_was_carried_before_a_server_went_is_counted(
         here.carry(gone, tally)
     assert not +tally
     gone.close()
+
+
+def test_what_a_transport_brought_is_traced_to_its_messages(
+    here: Pipeline, transport: JetStream, tenant: str, tmp_path: Path
+) -> None:
+    sales = shop.sales(DAY, DAY)
+    partition = bus.partition_of(tenant, LOCATION)
+    put(transport, tenant, sales.slice(0, 5), sales.slice(0, 5), sales.slice(3, 4))
+    transport.publish(tenant, partition, [bus.seal(count(7), tenant)])
+    carried(here, transport)
+    put(transport, tenant, sales.slice(7, 1), source="another till")
+    carried(here, transport)
+    assert lines(here) == sorted(sales["line_key"].slice(0, 8).to_pylist())
+
+    def messages(table: str) -> list[list[tuple[int, int, str]]]:
+        tree = here.lineage(table)
+        assert tree["rows"] == tree["rows_of_runs"] == sum(run["facts"] for run in tree["inputs"])
+        for run in tree["inputs"]:
+            assert (run["job"], run["state"]) == ("receive/nats", "complete")
+            for each in below(run, "message"):
+                assert each["transport"] == transport.origin(tenant)
+                assert (each["partition"], each["subject"]) == (partition, LOCATION)
+        return [
+            [(each["position"], each["rows"], each["source"]) for each in below(run, "message")]
+            for run in tree["inputs"]
+        ]
+
+    # The first is stored once, and two lines of the second were told by it.
+    assert messages("sale_line") == [
+        [(4, 1, "another till")],
+        [(1, 5, "tills"), (2, 2, "tills")],
+    ]
+    assert messages("stock_count") == [[(3, 1, "shelf")]]
+    here.write_lineage(tmp_path / "lineage.jsonl")
+    told = [json.loads(each) for each in (tmp_path / "lineage.jsonl").read_text().splitlines()]
+    inputs = {
+        (each["namespace"], each["name"])
+        for one in told
+        if one["job"]["name"] == "receive/nats"
+        for each in one["inputs"]
+        if each["namespace"] != "file"
+    }
+    assert inputs == {(transport.origin(tenant), f"partition.{partition}")}
+
+
+def test_a_decision_is_traced_to_the_messages_that_it_was_made_from(
+    home_settings: Settings, transport: JetStream, tenant: str
+) -> None:
+    with shop.opened_shop(shop.of_tenant(home_settings, tenant)) as place:
+        place.prepare()
+        place.clock.now = shop.moment(DAY, 22)
+        put(transport, tenant, shop.sales(DAY, DAY))
+        carried(place.pipeline, transport)
+        place.pipeline.move_stock()
+        place.pipeline.keep_history()
+        place.pipeline.update_features(LOCATION, DAY)
+        run = place.pipeline.decide(LOCATION)
+        assert run is not None
+        with place.pipeline.store.transaction(tenant) as tx:
+            (decision,) = tx.decisions(Selection())[:1]
+        tree = place.pipeline.lineage(decision["decision_id"])
+        found, partition = below(tree, "message"), bus.partition_of(tenant, LOCATION)
+        assert found
+        assert {each["position"] for each in found} == {1}
+        assert all(0 < each["rows"] < shop.sales(DAY, DAY).num_rows for each in found)
+        asked = ask(
+            "lineage", decision["decision_id"], "--home", home_settings.home, "--tenant", tenant
+        )
+        assert f"message {partition}:1, " in asked.stdout
+        assert f"about {LOCATION}, told by tills" in asked.stdout

@@ -23,6 +23,7 @@ from storekeep.ingest.contracts import Came, Contract, Limit, Promise, Volume
 from storekeep.ingest.feeds import BESIDE, SHIPPED
 from storekeep.lake import FEED_STATES, PRODUCTS, outside_log
 from storekeep.pipeline import Pipeline, opened
+from storekeep.store import Transaction
 from tests.shop import Clock, new_tenant
 from tests.unit.test_cli import ask, told
 from tests.unit.test_ingest import TILL
@@ -419,6 +420,34 @@ def test_a_share_of_rejected_rows_changes_the_state_and_is_told_once(feed: Feed)
     assert feed.states() == [("DC1", "degraded"), ("DC1", "ok")]
     feed.read(*(line(n, item=item) for n in (40, 41) for item in ("a", "b")))
     assert len(feed.told()) == 2
+
+
+def test_of_the_log_is_read_what_came_since_a_process_looked_last(
+    feed: Feed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: list[int] = []
+    asked = Transaction.told_from
+
+    def counted(self: Transaction, *given: Any) -> pa.Table:
+        found = asked(self, *given)
+        read.append(found.num_rows)
+        return found
+
+    monkeypatch.setattr(Transaction, "told_from", counted)
+    feed.agree(REJECTED)
+    feed.read(line(1), line(2, day=3))
+    feed.read(line(3, day=4))
+    feed.pipeline.look()
+    feed.read(line(4, day=5), place="DC2")
+    assert sum(read) == 4
+    with feed.pipeline.store.transaction(feed.pipeline.tenant) as tx:
+        ((own,),) = feed.pipeline._contracts(tx).values()
+        at_once = feed.pipeline._told_by(tx, own)
+        feed.pipeline._so_far.clear()
+        anew = feed.pipeline._told_by(tx, own)
+    by = [("subject", "ascending"), ("position", "ascending")]
+    assert at_once.num_rows == 4
+    assert at_once.sort_by(by) == anew.sort_by(by)
 
 
 def test_what_came_a_day_before_the_newest_counts_no_more(feed: Feed) -> None:

@@ -315,6 +315,36 @@ def test_what_is_not_there_is_refused(place: Place, what: str, said: str) -> Non
         place.pipeline.lineage(what)
 
 
+def test_rows_that_were_kept_aside_before_a_crash_are_traced_by_the_next_reading(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Died(Exception):
+        pass
+
+    def dies(*_: object) -> None:
+        raise Died
+
+    place.read(place.file("a.csv", line(1, price="0"), line(2)))
+    later = place.file("b.csv", line(3, price="0"), line(4, price="0"), line(5))
+    with monkeypatch.context() as patched:
+        # What follows the append in its transaction is as if it had never been.
+        patched.setattr(Pipeline, "_trace_rejected", dies)
+        with pytest.raises(Died):
+            place.read(later)
+    tree = place.pipeline.lineage("rejected")
+    assert (tree["rows"], tree["rows_of_runs"]) == (3, 1)
+    place.read(later)
+    hold(place)
+    tree = place.pipeline.lineage("rejected")
+    assert (tree["rows"], tree["rows_of_runs"]) == (3, 3)
+    newest = files(tree["inputs"][0])["b.csv"]
+    assert (newest["lines"], newest["first_line"], newest["last_line"]) == (2, 2, 3)
+    assert len(place.pipeline.aside()) == 3
+    place.read(later, place.file("c.csv", line(6, price="0")))
+    tree = place.pipeline.lineage("rejected")
+    assert (tree["rows"], tree["runs"]) == (4, 3)
+
+
 # Columns ----------------------------------------------------------------------------------------------
 
 

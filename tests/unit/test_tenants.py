@@ -444,7 +444,9 @@ def reads(two: Two) -> dict[str, Callable[[Transaction], Any]]:
         "count_traced_versions": lambda tx: tx.count_traced_versions("sale_line", 99)["runs"],
         "untraced": lambda tx: tx.untraced(["SaleRecorded"], "nothing", {partition: 99}),
         "unsent": lambda tx: tx.unsent("catalogue", 99),
-        "told_from": lambda tx: tx.told_from("tills", ["SaleRecorded"]).to_pylist(),
+        "told_from": lambda tx: tx.told_from(
+            "tills", ["SaleRecorded"], {partition: (0, 99)}
+        ).to_pylist(),
         "drifts": lambda tx: tx.drifts(),
         "modes": lambda tx: tx.modes(),
         "halts": lambda tx: tx.halts(),
@@ -549,6 +551,7 @@ WRITES: dict[str, Callable[[Transaction, Two], Any]] = {
         )
     ),
     "add_dead_letters": lambda tx, _: tx.add_dead_letters([replace(LETTER, reason="other")]),
+    "add_arrival": lambda tx, _: tx.add_arrival(replace(ARRIVAL, body=b"other")),
     "end_arrivals": lambda tx, _: tx.end_arrivals([(ARRIVAL, None)], "taken"),
     "retry_arrivals": lambda tx, _: tx.retry_arrivals("shop"),
     "forget_arrivals": lambda tx, _: tx.forget_arrivals("shop", HENCE),

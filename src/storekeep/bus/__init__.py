@@ -12,8 +12,11 @@ from __future__ import annotations
 from storekeep.bus.log import MAX_FACTS, advance, append, partition_of, publish, read, replay
 from storekeep.bus.opening import connect, opened
 from storekeep.bus.transport import (
+    BATCH,
+    Batch,
     Message,
     Received,
+    Taker,
     Transport,
     Unreadable,
     forward,
@@ -23,9 +26,12 @@ from storekeep.bus.transport import (
 )
 
 __all__ = [
+    "BATCH",
     "MAX_FACTS",
+    "Batch",
     "Message",
     "Received",
+    "Taker",
     "Transport",
     "Unreadable",
     "advance",

@@ -25,6 +25,8 @@ PREFIX = "ce_"
 ANSWER_SECONDS = 5.0
 PATIENCE_SECONDS = 30.0
 MESSAGE_BYTES = 8 * 2**20
+READ_BYTES = 64 * 2**20
+TOGETHER = 100
 
 NOT_THERE = {
     KafkaError.UNKNOWN_TOPIC_OR_PART,
@@ -80,7 +82,7 @@ class Kafka:
                 self._producer.produce(
                     topic,
                     each.body,
-                    each.attributes["subject"].encode(),
+                    each.attributes.get("subject", "").encode(),
                     partition=0,
                     headers=[
                         (f"{PREFIX}{name}", value.encode("utf-8", "surrogatepass"))
@@ -121,10 +123,10 @@ class Kafka:
         self._consumer.close()
 
     def _run_of(self, many: int) -> Iterator[Message]:
-        """So many messages, or fewer where the topic ends before."""
-        until = time.monotonic() + ANSWER_SECONDS
-        while many and time.monotonic() < until:
-            for carried in self._consumer.consume(many, timeout=0.2):
+        """So many messages, or fewer where the topic ends before, or where they are large."""
+        until, left = time.monotonic() + ANSWER_SECONDS, READ_BYTES
+        while many and left > 0 and time.monotonic() < until:
+            for carried in self._consumer.consume(min(many, TOGETHER), timeout=0.2):
                 error = carried.error()
                 if error is not None:
                     if error.code() == KafkaError._PARTITION_EOF:
@@ -132,6 +134,7 @@ class Kafka:
                     raise KafkaException(error)
                 yield _message(carried)
                 many -= 1
+                left -= len(carried.value() or b"")
 
     @contextmanager
     def _named(self) -> Iterator[None]:

@@ -2,7 +2,8 @@
 
 The log stays where events commit together with what is made of them. A transport only brings events to it
 (`receive`) and takes them from it (`forward`), each from a position that is kept in PostgreSQL and commits
-with the events: what the transport itself believes to be read or acknowledged is never asked.
+with the events: what the transport itself believes to be read or acknowledged is never asked. What others
+write in a format of their own comes as a batch of a feed, and is kept by whoever receives it, likewise.
 
 Hides how an event becomes a message: a CloudEvents 1.0 envelope in binary mode, its attributes apart from its
 facts, which stay the Arrow stream they are.
@@ -11,7 +12,7 @@ facts, which stay the Arrow stream they are.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Protocol
 
@@ -29,6 +30,8 @@ from storekeep.events import (
 )
 from storekeep.store import DeadLetter, LogRow, Transaction
 
+BATCH = "BatchPushed"
+"""The type of a message whose body is a file of a feed, as somebody else's system writes it."""
 NAME_LETTERS = 500
 REASON_LETTERS = 500
 
@@ -66,21 +69,53 @@ class Transport(Protocol):
 
 
 @dataclass(frozen=True)
+class Batch:
+    """A file of a feed that came as a message, and the mapping that says how it is written."""
+
+    mapping: str
+    body: bytes
+
+
+@dataclass(frozen=True)
 class Received:
-    """What one reading of a transport came to: events new to the log, events it had, messages put aside."""
+    """What one reading of a transport came to.
+
+    Events new to the log, events and batches that were there, messages put aside, batches that are new.
+    """
 
     fresh: int
     known: int
     dead: int
+    batches: int = 0
 
     @property
     def messages(self) -> int:
         """All messages of the reading; none when the transport has no more."""
-        return self.fresh + self.known + self.dead
+        return self.fresh + self.known + self.dead + self.batches
 
 
 class Unreadable(Exception):
-    """A message is not an event of ours; says why."""
+    """A message is neither an event of ours nor a batch that is taken; says why."""
+
+
+def _nobodys(batch: Batch) -> bool:
+    raise Unreadable(f"nobody takes batches here: {batch.mapping!r}")
+
+
+@dataclass(frozen=True)
+class Taker:
+    """What a home does with what a transport brings.
+
+    `news` says what of the events is new by its facts; without it two events that tell the same fact are two.
+    `told` notes where they stood (their positions are those of the messages) and where in the log they are.
+    `keep` keeps a batch of a feed and says whether it is new, or raises `Unreadable`. `hide` hides what is in
+    a message that is put aside.
+    """
+
+    news: Callable[[Sequence[Event]], Sequence[Event]] = list
+    told: Callable[[str, Sequence[Event], Sequence[int | None]], object] = lambda *_: None
+    keep: Callable[[Batch], bool] = _nobodys
+    hide: Callable[[DeadLetter], DeadLetter] = lambda letter: letter
 
 
 def receive(
@@ -88,14 +123,12 @@ def receive(
     transport: Transport,
     partition: int,
     limit: int = 500,
-    news: Callable[[Sequence[Event]], Sequence[Event]] = list,
+    taker: Taker = Taker(),
 ) -> Received:
     """Bring a partition's next events from a transport into the log; all of it commits with the position.
 
     An event that the log has is known again by its id, so that a message which comes twice does no harm.
-    `news` says what of the events is new by its facts; without it two events that tell the same fact are
-    two. A message that cannot be read is put aside as a dead letter with its reason, and those after it go
-    on.
+    A message that cannot be read is put aside as a dead letter with its reason, and those after it go on.
     """
     origin = transport.origin(tx.tenant)
     after = tx.position(f"from {origin}", partition, lock=True)
@@ -103,26 +136,37 @@ def receive(
     if not messages:
         return Received(0, 0, 0)
     events: list[Event] = []
+    kept: list[bool] = []
     dead: list[DeadLetter] = []
     for each in messages:
         try:
-            events.append(unseal(each, tx.tenant, partition))
+            if is_batch(each):
+                kept.append(taker.keep(unpack(each, tx.tenant)))
+            else:
+                events.append(replace(unseal(each, tx.tenant, partition), position=each.position))
         except Unreadable as error:
             reason = _plain(str(error))[:REASON_LETTERS]
             letter = (origin, partition, each.position, reason, each.attributes, each.body)
-            dead.append(DeadLetter(*letter))
-    fresh = [each for each in append(tx, partition, news(events)) if each is not None]
+            dead.append(taker.hide(DeadLetter(*letter)))
+    news = taker.news(events)
+    places = append(tx, partition, news)
+    taker.told(origin, news, places)
+    fresh = [each for each in places if each is not None]
     tx.add_dead_letters(dead)
     tx.move_position(f"from {origin}", partition, messages[-1].position)
     # What came from there is there: unless something of ours has to go before it, it is not given back.
     if fresh and tx.position(f"to {origin}", partition, lock=True) == fresh[0] - 1:
         tx.move_position(f"to {origin}", partition, fresh[-1])
-    return Received(len(fresh), len(events) - len(fresh), len(dead))
+    known = len(events) - len(fresh) + kept.count(False)
+    return Received(len(fresh), known, len(dead), kept.count(True))
 
 
-def read_again(tx: Transaction, letter: DeadLetter) -> Event:
-    """The event of a message that was put aside; raises `Unreadable` while it is none."""
-    return unseal(Message(letter.headers, letter.body), tx.tenant, letter.partition)
+def read_again(tx: Transaction, letter: DeadLetter) -> Event | Batch:
+    """What a message is that was put aside; raises `Unreadable` while it is neither event nor batch."""
+    message = Message(letter.headers, letter.body)
+    if is_batch(message):
+        return unpack(message, tx.tenant)
+    return replace(unseal(message, tx.tenant, letter.partition), position=letter.position)
 
 
 def forward(tx: Transaction, transport: Transport, partition: int, limit: int = 500) -> int:
@@ -157,12 +201,21 @@ def seal(told: LogRow | Event, tenant: str) -> Message:
     return Message(attributes, body, told.position or 0)
 
 
-def unseal(message: Message, tenant: str, partition: int) -> Event:
-    """The event of a message that came in a tenant's partition; raises `Unreadable`."""
+def is_batch(message: Message) -> bool:
+    """Whether a message says that it is a batch of a feed, and no event of ours."""
+    return message.attributes.get("type") == BATCH
+
+
+def unpack(message: Message, tenant: str) -> Batch:
+    """The batch of a message that came in a tenant's partition, whichever that is; raises `Unreadable`."""
     said = message.attributes
-    missing = [
-        name for name in ("specversion", "id", "source", "type", "subject") if not said.get(name)
-    ]
+    _check_envelope(said, tenant, "mapping")
+    return Batch(said["mapping"], message.body)
+
+
+def _check_envelope(said: Mapping[str, str], tenant: str, own: str) -> None:
+    """That an envelope has what every one needs, and an attribute of its own kind."""
+    missing = [name for name in ("specversion", "id", "source", "type", own) if not said.get(name)]
     if missing:
         raise Unreadable(f"the envelope has no {', '.join(missing)}")
     if said["specversion"] != SPEC_VERSION:
@@ -171,6 +224,12 @@ def unseal(message: Message, tenant: str, partition: int) -> Event:
         )
     if said.get("tenant", tenant) != tenant:
         raise Unreadable("it is of another tenant")
+
+
+def unseal(message: Message, tenant: str, partition: int) -> Event:
+    """The event of a message that came in a tenant's partition; raises `Unreadable`."""
+    said = message.attributes
+    _check_envelope(said, tenant, "subject")
     for name in ("source", "subject"):
         if "\0" in said[name] or len(said[name]) > NAME_LETTERS:
             raise Unreadable(f"its {name} has a zero in it or more than {NAME_LETTERS} letters")

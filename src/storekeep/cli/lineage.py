@@ -116,14 +116,14 @@ def _drawn(node: Mapping[str, Any], zone: ZoneInfo, most_runs: int) -> str:
 
 
 def _grow(tree: Tree, nodes: Sequence[Mapping[str, Any]], zone: ZoneInfo, most_runs: int) -> None:
-    most = {"run": most_runs, "file": _MOST_FILES}
+    most = {"run": most_runs, "file": _MOST_FILES, "message": _MOST_FILES}
     left: dict[str, int] = {}
     for node in nodes:
         kind = node["kind"]
         if most.get(kind, 1) <= 0:
             left[kind] = left.get(kind, 0) + 1
             continue
-        most[kind] = most.get(kind, 2) - (kind in ("run", "file"))
+        most[kind] = most.get(kind, 2) - (kind in most)
         branch = tree.add(_line(node, zone))
         _grow(branch, node.get("inputs", ()), zone, most_runs)
     for kind, many in left.items():
@@ -196,6 +196,13 @@ def _of_file(node: Mapping[str, Any], _: ZoneInfo) -> str:
     return f"{said}, {shown.count(node['lines'], 'row')}: {within}{between} {places}{more}"
 
 
+def _of_message(node: Mapping[str, Any], _: ZoneInfo) -> str:
+    return (
+        f"message {node['partition']}:{node['position']}, {shown.count(node['rows'], 'row')} about "
+        f"{node['subject']}, told by {node['source']}, on {node['transport']}"
+    )
+
+
 def _of_decisions(node: Mapping[str, Any], _: ZoneInfo) -> str:
     ids = node["ids"][:_MOST_IDS]
     more = f" and {node['many'] - len(ids):,} more" if node["many"] > len(ids) else ""
@@ -212,6 +219,7 @@ _LINES = {
     "stock": _of_stock,
     "run": _of_run,
     "file": _of_file,
+    "message": _of_message,
     "decisions": _of_decisions,
     "source": _of_source,
 }

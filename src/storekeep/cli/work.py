@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from storekeep.pipeline import Run
 
 _DAY = click.DateTime(["%Y-%m-%d"])
-CARRIED = ("received", "known", "put_aside", "forwarded")
+CARRIED = ("received", "batches", "known", "put_aside", "forwarded")
 _BENCHES = ("bus", "decisions", "ingest", "spine")
 _MEASURED = (
     Column("Figure", wrap=True),

@@ -14,6 +14,7 @@ from storekeep.ingest import contracts, odcs
 from storekeep.ingest.archives import Bounds
 from storekeep.ingest.asking import Page, asked, parts, with_refunds
 from storekeep.ingest.blocks import Drifted
+from storekeep.ingest.bodies import LONGEST_ID, Bodies, pushed
 from storekeep.ingest.complete_journey import (
     Marketing,
     complete_journey_files,
@@ -52,7 +53,9 @@ from storekeep.ingest.web_json import stock_items, with_skus
 __all__ = [
     "CONFLICTS",
     "FEEDS",
+    "LONGEST_ID",
     "MATCHED",
+    "Bodies",
     "Bounds",
     "Drifted",
     "Identities",
@@ -90,6 +93,7 @@ __all__ = [
     "persons_key",
     "pseudonym_key",
     "pseudonyms",
+    "pushed",
     "shipped",
     "stock_items",
     "suggest",

@@ -99,6 +99,8 @@ def opened(
                 worker=f"{platform.node()}:{os.getpid()}",
                 principals=settings.principals,
                 web_shops=settings.web_shops,
+                bus_mappings=settings.bus_mappings,
+                push_bytes=settings.push_bytes,
             )
 
 

@@ -21,7 +21,7 @@ from storekeep.ingest.contracts import Came, Contract
 from storekeep.lake import FACTS, FEED_STATES, MARKETING, PRODUCTS, TERMS, Kept
 from storekeep.pipeline.quarantine import ASIDE, KEPT_ASIDE, Quarantining
 from storekeep.retail import FEED_STATE
-from storekeep.store import OURSELVES, Transaction
+from storekeep.store import OURSELVES, TOLD_FROM, Transaction
 from storekeep.watch import stage
 
 LOOK_EVERY = timedelta(minutes=1)
@@ -118,7 +118,7 @@ class Agreeing(Quarantining):
 
     def _came(self, tx: Transaction, contract: Contract, now: datetime) -> Came:
         """The numbers that a feed's promises are about, and no others."""
-        told = tx.told_from(contract.source, FED[contract.table.name].types)
+        told = self._told_by(tx, contract)
         began = {
             row["subject"]: _moment(row["told_us_min"]).astimezone(contract.zone).date()
             for row in told.group_by("subject").aggregate([("told_us", "min")]).to_pylist()
@@ -141,6 +141,23 @@ class Agreeing(Quarantining):
             latest=self._latest(contract, told, now),
             stopped=stopped,
         )
+
+    def _told_by(self, tx: Transaction, contract: Contract) -> pa.Table:
+        """What a feed has told by now; of the log what came since this process looked last is read."""
+        feed = contract.source, contract.table.name
+        before, told = self._so_far.get(feed, ({}, TOLD_FROM.empty_table()))
+        # What is up to a head has committed: nothing can appear there any more.
+        heads = tx.heads()
+        places = {
+            partition: (before.get(partition, 0), last)
+            for partition, last in heads.items()
+            if last > before.get(partition, 0)
+        }
+        news = tx.told_from(contract.source, FED[contract.table.name].types, places)
+        if news.num_rows:
+            told = pa.concat_tables([told, news]).combine_chunks()
+        self._so_far[feed] = heads, told
+        return told
 
     def _lately(self, contract: Contract, told: pa.Table) -> datetime:
         """From when on what came is what came lately."""
@@ -300,7 +317,7 @@ class Agreeing(Quarantining):
         Of a feed that has brought nothing yet the mapping is wrong, not the file.
         """
         with self.store.transaction(self.tenant) as tx:
-            if not tx.told_from(contract.source, FED[contract.table.name].types).num_rows:
+            if not self._told_by(tx, contract).num_rows:
                 return drifted
             named = (contract.source, contract.table.name, drifted.column)
             tx.add_drift(*named, drifted.file, self.now(), stops=str(drifted))

@@ -1,7 +1,7 @@
 """What came over HTTP becomes facts, and a source that falls silent is told of.
 
-Hides that a delivery is read as the file it could have been, that what it says is forgotten as soon as it is
-facts (it may tell of persons), and that a crash in between only means that it is read again.
+Hides that a delivery is read as the file it could have been, that what it says is sealed, and forgotten as
+soon as it is facts (it may tell of persons), and that a crash in between only means that it is read again.
 """
 
 from __future__ import annotations
@@ -62,10 +62,20 @@ class Hearing(Persons):
                     return
                 with stage("hear", self.tenant) as watched:
                     watched.rows = len(waiting)
-                    for (source, topic), some in _by_topic(waiting).items():
+                    for (source, topic), some in _by_topic(self._opened(waiting)).items():
                         self._deal_with(source, topic, some)
                 self._forget({each.source for each in waiting})
                 tally["heard"] += len(waiting)
+
+    def _opened(self, waiting: Sequence[Arrival]) -> list[Arrival]:
+        """What waits, as it came; what another home sealed is put aside."""
+        found = []
+        for each in waiting:
+            try:
+                found.append(self._bodies.open(each))
+            except Refused as error:
+                self._refuse([each], str(error))
+        return found
 
     def _forget(self, sources: set[str]) -> None:
         with self.store.transaction(self.tenant) as tx:

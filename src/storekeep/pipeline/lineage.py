@@ -279,7 +279,7 @@ def _with_files(run: Traced) -> Node:
         for name, version in content.get("tables", {}).items()
         if version >= 0
     ]
-    return {**_told(run), "inputs": inputs + _others(content)}
+    return {**_told(run), "inputs": inputs + _messages(run) + _others(content)}
 
 
 def _with_lines(run: Traced, rows: Sequence[Mapping[str, Any]]) -> Node:
@@ -287,7 +287,28 @@ def _with_lines(run: Traced, rows: Sequence[Mapping[str, Any]]) -> Node:
     content = run.content
     paths = {each["file"]: each.get("path") for each in content.get("files", ())}
     used = sum(row["lines"] for row in rows)
-    return {**_told(run), "used": used, "inputs": _lines(rows, paths) + _others(content)}
+    by_place: dict[int, int] = {}
+    for row in rows:
+        by_place[row["position"]] = by_place.get(row["position"], 0) + row["lines"]
+    inputs = _lines(rows, paths) + _messages(run, by_place) + _others(content)
+    return {**_told(run), "used": used, "inputs": inputs}
+
+
+def _messages(run: Traced, used: Mapping[int, int] | None = None) -> list[Node]:
+    """The messages of a transport that a run brought; where only some places of the log were used, those."""
+    return [
+        {
+            "kind": "message",
+            "transport": run.content["transport"],
+            "subject": each["subject"],
+            "partition": run.partition,
+            "position": each["position"],
+            "source": each["source"],
+            "rows": each["facts"] if used is None else used[each["place"]],
+        }
+        for each in run.content.get("messages", ())
+        if used is None or each["place"] in used
+    ]
 
 
 def _lines(rows: Iterable[Mapping[str, Any]], paths: Mapping[str, str | None]) -> list[Node]:

@@ -12,13 +12,15 @@ from pathlib import Path
 from random import random
 from typing import Any
 
+import pyarrow as pa
+
 from storekeep import features, ledger, policy
 from storekeep.actions import (
     PLACE_PURCHASE_ORDER,
     Adapter,
 )
 from storekeep.agents import AGENTS, Agent
-from storekeep.config import WebShop
+from storekeep.config import Settings, WebShop
 from storekeep.decisions import Action, decision_ids, stamp
 from storekeep.errors import Refused
 from storekeep.lake import Lake
@@ -53,9 +55,12 @@ class Opened:
     actions: Mapping[str, Action] = field(default_factory=lambda: ACTIONS)
     principals: Mapping[str, Sequence[str]] = field(default_factory=dict)
     web_shops: Mapping[str, WebShop] = field(default_factory=dict)
+    bus_mappings: Sequence[str] = ()
+    push_bytes: int = Settings.model_fields["push_bytes"].default
     _rulebooks: dict[str, policy.Rulebook] = field(default_factory=dict)
     _dispatches: dict[str, policy.Dispatch] = field(default_factory=dict)
     _silent: dict[str, bool] = field(default_factory=dict)
+    _so_far: dict[tuple[str, str], tuple[Mapping[int, int], pa.Table]] = field(default_factory=dict)
 
     def _adapter(self, action: str) -> Adapter:
         adapter = self.adapters.get(action)

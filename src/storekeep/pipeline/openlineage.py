@@ -147,6 +147,9 @@ class _Said:
             yield {"namespace": self.namespace, "name": _DECISIONS, "facets": {}}
         if "source" in content:
             yield {"namespace": self.namespace, "name": f"source.{content['source']}", "facets": {}}
+        if "transport" in content:
+            name = f"partition.{self.run.partition}"
+            yield {"namespace": content["transport"], "name": name, "facets": {}}
 
     def _outputs(self) -> Iterator[_Json]:
         run = self.run

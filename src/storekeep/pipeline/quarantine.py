@@ -1,7 +1,8 @@
 """Rows that could not be taken in, each with its place, its reason and what it said, until they can be.
 
 Hides that nothing is ever taken away: a row leaves the list by a step that is noted after it. A row is known
-again as a line is: by what it says, and by its number among those of its file that say the same.
+again as a line is: by what it says, and by its number among those of its file that say the same. Rows are
+kept before it is noted which run did so; what a crash left out is noted by the next.
 """
 
 from __future__ import annotations
@@ -65,10 +66,34 @@ class Quarantining(Sealing):
             return
         rejected = self._withhold(rejected)
         with self._alone_aside() as tx:
+            self._trace_left(tx)
             rows = self.lake.query(_NEWS, tables={"kept": QUARANTINE}, inputs={"told": rejected})
             if rows.num_rows:
                 version = self._add_aside(QUARANTINE, known_from(rows, self.now()))
                 self._trace_rejected(tx, rows, QUARANTINE.name, version)
+
+    def _trace_left(self, tx: Transaction) -> None:
+        """Note what was kept last, where a crash came between that and its note."""
+        name = QUARANTINE.name
+        newest = self.lake.version(name)
+        noted = max((run.version or 0 for run in tx.traced_versions(name, newest, 1)), default=0)
+        # Version 0 has nothing in it.
+        if noted >= newest:
+            return
+        version = self.lake.brought(name, _WRITER, self.lake.written(name, _WRITER) or 0)
+        if noted < version:
+            before, after = (
+                self.lake.query(
+                    "SELECT * FROM kept", tables={"kept": QUARANTINE}, versions={name: each}
+                )
+                for each in (version - 1, version)
+            )
+            rows = self.lake.query(
+                "SELECT * FROM later EXCEPT ALL SELECT * FROM earlier",
+                tables={},
+                inputs={"earlier": before, "later": after},
+            )
+            self._trace_rejected(tx, rows, name, version)
 
     @contextmanager
     def _alone_aside(self) -> Iterator[Transaction]:

@@ -17,7 +17,7 @@ from storekeep.errors import Refused
 from storekeep.events import Event
 from storekeep.ledger import Entry
 from storekeep.pipeline.acting import Acting
-from storekeep.store import DeadLetter, Transaction
+from storekeep.store import Arrival, DeadLetter, Transaction
 from storekeep.watch import stage
 
 
@@ -82,36 +82,38 @@ class Returning(Acting):
         """A message that could not be read, all of it; `Refused` when there is none of this id."""
         with self.store.transaction(self.tenant) as tx:
             (found,) = _letters(tx, [message_id])
-            return found
+        return self._bodies.open(found)
 
     def receive_again(
         self, message_ids: Sequence[str], by: str, reason: str
     ) -> list[dict[str, str]]:
         """A person has messages received anew; what came of each (`message_id`, `result`, `reason`).
 
-        Those that can be read by now are `received`, or `known` when all their facts were told since. The
-        others stay put aside, `unreadable`, with the reason of now.
+        Those that can be read by now are `received`, or `known` when all their facts were told since, or the
+        same batch was kept. The others stay put aside, `unreadable`, with the reason of now.
         """
         with (
             stage("receive_again", self.tenant) as watched,
             self.store.transaction(self.tenant) as tx,
         ):
-            events: list[tuple[DeadLetter, Event]] = []
+            readable: list[tuple[DeadLetter, Event | Arrival]] = []
             found: list[dict[str, str]] = []
             for letter in _letters(tx, message_ids):
                 try:
-                    events.append((letter, bus.read_again(tx, letter)))
+                    told = bus.read_again(tx, self._bodies.open(letter))
+                    came = self._arrival(told) if isinstance(told, bus.Batch) else told
+                    readable.append((letter, came))
                 except bus.Unreadable as error:
                     said = {"result": "unreadable", "reason": str(error)}
                     found.append({"message_id": letter.message_id, **said})
             # The ledger before the bus, as whoever decides has it.
-            for letter, _ in events:
+            for letter, _ in readable:
                 self._answer_message(tx, letter, "retried", by, reason)
-            for letter, each in events:
-                fresh = self._received(tx, letter.partition, each)
+            for letter, each in readable:
+                fresh = self._received(tx, letter, each)
                 said = {"result": "received" if fresh else "known", "reason": reason}
                 found.append({"message_id": letter.message_id, **said})
-            watched.rows = len(events)
+            watched.rows = len(readable)
             return found
 
     def drop_messages(self, message_ids: Sequence[str], by: str, reason: str) -> None:
@@ -124,10 +126,14 @@ class Returning(Acting):
                 self._answer_message(tx, letter, "dropped", by, reason)
             watched.rows = len(message_ids)
 
-    def _received(self, tx: Transaction, partition: int, told: Event) -> bool:
-        """Put what is new in an event on the bus; whether anything was."""
-        fresh = bus.append(tx, partition, self._news(tx, partition, [told]))
-        return any(each is not None for each in fresh)
+    def _received(self, tx: Transaction, letter: DeadLetter, told: Event | Arrival) -> bool:
+        """Put what is new in an event on the bus, or keep a batch; whether anything was new."""
+        if isinstance(told, Arrival):
+            return tx.add_arrival(told)
+        news = self._news(tx, letter.partition, [told])
+        places = bus.append(tx, letter.partition, news)
+        self._trace_carried(tx, letter.partition, letter.transport, news, places)
+        return any(each is not None for each in places)
 
     def _answer_message(
         self, tx: Transaction, letter: DeadLetter, end: str, by: str, reason: str

@@ -7,6 +7,7 @@ pseudonyms only.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from typing import Any
 
 import pyarrow as pa
@@ -30,6 +31,11 @@ class Sealing(Intake):
     @property
     def _pseudonym_key(self) -> bytes:
         return ingest.pseudonym_key(self.home, self.tenant)
+
+    @cached_property
+    def _bodies(self) -> ingest.Bodies:
+        """What seals what was sent to the tenant, until it is facts."""
+        return ingest.Bodies(self.home, self.tenant)
 
     def _key_for(self, mapping: ingest.Mapping) -> bytes | None:
         """The key of the home's pseudonyms, where a mapping takes one; made when first taken."""

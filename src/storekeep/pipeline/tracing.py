@@ -8,6 +8,7 @@ lake alone it is written right after.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
@@ -152,15 +153,51 @@ class Tracing(Measuring):
                     facts=each.facts.num_rows,
                 )
 
+    def _trace_carried(
+        self,
+        tx: Transaction,
+        partition: int,
+        transport: str,
+        told: Sequence[Event],
+        places: Sequence[int | None],
+    ) -> None:
+        """Note which messages of a transport brought events onto the log.
+
+        The position of each event is that of its message.
+        """
+        tables: dict[str, list[tuple[Event, int]]] = {}
+        for each, place in zip(told, places, strict=True):
+            if place is not None:
+                tables.setdefault(EVENT_TABLES[each.type].name, []).append((each, place))
+        for name, came in tables.items():
+            events, new = [each for each, _ in came], [place for _, place in came]
+            said = {
+                "events": dict(Counter(each.type for each in events)),
+                "schema": _schema(EVENT_TABLES[events[0].type]),
+                "transport": transport,
+                "messages": [_message(each, place) for each, place in came],
+                "files": _files(events),
+            }
+            self._note_run(
+                tx,
+                f"receive/{transport.partition(' ')[0]}",
+                f"log/{partition}/{new[0]}",
+                self.now(),
+                said,
+                output=name,
+                partition=partition,
+                first=new[0],
+                last=new[-1],
+                facts=sum(each.facts.num_rows for each in events),
+            )
+
     def _trace_kept(
         self, tx: Transaction, name: str, told: Sequence[Event], partition: int, version: int
     ) -> None:
         """Note that history has events of one table from a version on."""
         if not told:
             return
-        types: dict[str, int] = {}
-        for each in told:
-            types[each.type] = types.get(each.type, 0) + 1
+        types = dict(Counter(each.type for each in told))
         places = [each.position or 0 for each in told]
         self._note_run(
             tx,
@@ -267,6 +304,17 @@ def _told(event: Event) -> dict[str, Any]:
         ids = event.facts["decision_id"].unique().to_pylist()
         return {**said, "decided": len(ids), "decision_ids": ids[:_MOST_IDS]}
     return {**said, "source": event.source}
+
+
+def _message(told: Event, place: int) -> dict[str, Any]:
+    """What is noted of the message that brought an event to a place of the log."""
+    return {
+        "place": place,
+        "position": told.position,
+        "source": told.source,
+        "subject": told.subject,
+        "facts": told.facts.num_rows,
+    }
 
 
 @lru_cache(maxsize=64)

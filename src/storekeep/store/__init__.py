@@ -8,7 +8,7 @@ Hides its tables, roles and sessions. `connection` opens a `Store` and brings it
     recorded   the ledger, and where decisions stand
     waiting    pending actions, breakers, approvals, limits
     people     what is personal, sealed, and the keys that open it
-    arrivals   what came over HTTP, and lines that are told again when they change
+    arrivals   what was sent over HTTP and in batches, and lines that are told again when they change
     traced     what each run read and wrote
 
 `receiving` writes what comes over HTTP, durably and many at a time.
@@ -16,7 +16,7 @@ Hides its tables, roles and sessions. `connection` opens a `Store` and brings it
 
 from storekeep.store.arrivals import RESTATED, Arrival, End
 from storekeep.store.connection import ROLE, SCHEMA, Store, become
-from storekeep.store.facts import PARTITIONS, STOCK, DeadLetter, LogRow, Unread
+from storekeep.store.facts import PARTITIONS, STOCK, TOLD_FROM, DeadLetter, LogRow, Unread
 from storekeep.store.pages import Page, packed
 from storekeep.store.receiving import Receiving
 from storekeep.store.recorded import ENTRIES, Standing
@@ -33,6 +33,7 @@ __all__ = [
     "ROLE",
     "SCHEMA",
     "STOCK",
+    "TOLD_FROM",
     "USES",
     "Arrival",
     "DeadLetter",

@@ -1,4 +1,4 @@
-"""What came over HTTP and is not dealt with yet, and how lines stand that are told again when they change."""
+"""What was sent and is not dealt with yet, and how lines stand that are told again when they change."""
 
 from __future__ import annotations
 
@@ -39,6 +39,18 @@ class Arrival:
 
 class Arriving(Waiting):
     """From what arrived to what is known."""
+
+    def add_arrival(self, arrival: Arrival) -> bool:
+        """Keep what arrived, its body sealed; whether it was not there yet."""
+        rows = self._run(
+            "INSERT INTO webhook_delivery (tenant, source, delivery_id, topic, triggered_at, body)"
+            " VALUES (%s, %s, %s, %s, %s, %b) ON CONFLICT DO NOTHING RETURNING 1",
+            (
+                *(self.tenant, arrival.source, arrival.delivery_id, arrival.topic),
+                *(arrival.triggered_at, arrival.body),
+            ),
+        )
+        return bool(rows)
 
     def arrivals(self, limit: int, most_bytes: int) -> list[Arrival]:
         """What waits to become facts, the oldest first: one, and more up to so many bytes in all."""

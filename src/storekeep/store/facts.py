@@ -28,6 +28,7 @@ COUNTED = pa.schema(
 )
 TOLD_BY = pa.schema([("subject", pa.string()), ("position", pa.int64()), ("source", pa.string())])
 TOLD_FROM = pa.schema([("subject", pa.string()), ("position", pa.int64()), ("told_us", pa.int64())])
+"""What each event of a source is about, where it stands in its partition, and when it was told."""
 # What a person calls a message by: its place, in twelve digits.
 _MESSAGE_ID = (
     "LATERAL (SELECT left(encode(sha256(convert_to(concat_ws(E'\\n', transport, partition, position),"
@@ -197,12 +198,18 @@ class Facts(Session):
             TOLD_BY,
         )
 
-    def told_from(self, source: str, types: Sequence[str]) -> pa.Table:
-        """What a source told in events of some types: `subject`, `position` and time (`told_us`) of each."""
+    def told_from(
+        self, source: str, types: Sequence[str], places: Mapping[int, tuple[int, int]]
+    ) -> pa.Table:
+        """What a source told in events of some types (`TOLD_FROM`), between two places of each partition."""
+        after, last = zip(*places.values(), strict=True) if places else ((), ())
         return self._copy_out(
-            "SELECT subject, position, (extract(epoch FROM time) * 1000000)::bigint AS told_us"
-            " FROM event_log WHERE tenant = %s AND source = %s AND type = ANY(%s)",
-            (self.tenant, source, list(types)),
+            "SELECT e.subject, e.position, (extract(epoch FROM e.time) * 1000000)::bigint AS told_us"
+            " FROM unnest(%s::int[], %s::bigint[], %s::bigint[]) AS told (partition, after, last)"
+            " JOIN event_log e ON e.tenant = %s AND e.partition = told.partition"
+            " AND e.position > told.after AND e.position <= told.last"
+            " AND e.source = %s AND e.type = ANY(%s)",
+            (list(places), list(after), list(last), self.tenant, source, list(types)),
             TOLD_FROM,
         )
 

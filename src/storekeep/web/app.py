@@ -22,13 +22,12 @@ from pydantic_core import from_json
 from starlette.exceptions import HTTPException
 
 from storekeep import ingest
-from storekeep.config import PUSHED, Settings, WebShop
+from storekeep.config import Settings, WebShop
 from storekeep.errors import Misused, Transient
 from storekeep.ingest.web_shops import TOLD, Told, is_signed
 from storekeep.store import Arrival, Receiving
 
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,59}")
-_LONGEST_ID = 200
 _PING = b"webhook_id="
 _KEPT = Response(status_code=HTTPStatus.OK)
 
@@ -63,7 +62,7 @@ def application(
 ) -> FastAPI:
     """The application of one home's tenant; raises `Misused` when a secret is not there."""
     shops = {name: _Shop.of(name, shop) for name, shop in settings.web_shops.items()}
-    token = settings.push_token()
+    token, bodies = settings.push_token(), ingest.Bodies(settings.home, settings.tenant)
     app = FastAPI(title="Storekeep", docs_url=None, redoc_url=None, openapi_url=None)
 
     async def hook(request: Request) -> Response:
@@ -81,12 +80,12 @@ def application(
             raise Problem(HTTPStatus.UNAUTHORIZED, "the signature is not right")
         arrival = Arrival(
             shop.name,
-            (_said(headers, shop.told.delivery_id) or _digest(body))[:_LONGEST_ID],
-            (_said(headers, shop.told.topic) or "")[:_LONGEST_ID],
+            (_said(headers, shop.told.delivery_id) or _digest(body))[: ingest.LONGEST_ID],
+            (_said(headers, shop.told.topic) or "")[: ingest.LONGEST_ID],
             _triggered(headers, shop, now()),
             body,
         )
-        await _keep(receiving, arrival)
+        await _keep(receiving, arrival, bodies)
         _check_json(body)
         return _KEPT
 
@@ -99,9 +98,8 @@ def application(
         body = await _body(request, settings.push_bytes)
         if not body:
             raise Problem(HTTPStatus.BAD_REQUEST, "the body is empty; send the file in it")
-        key = request.headers.get("idempotency-key") or _digest(body)
-        arrival = Arrival(PUSHED, key[:_LONGEST_ID], f"{feed}/{mapping}", None, body)
-        await _keep(receiving, arrival)
+        arrival = ingest.pushed(feed, mapping, body, request.headers.get("idempotency-key"))
+        await _keep(receiving, arrival, bodies)
         return _json({"delivery_id": arrival.delivery_id}, HTTPStatus.ACCEPTED)
 
     # As plain routes: what FastAPI does for arguments would cost as much as all the rest.
@@ -185,11 +183,11 @@ def _check_mapping(settings: Settings, feed: str, name: str) -> None:
         raise Problem(HTTPStatus.NOT_FOUND, f"mapping {name} is of feed {found.feed}")
 
 
-async def _keep(receiving: Receiving, arrival: Arrival) -> None:
+async def _keep(receiving: Receiving, arrival: Arrival, bodies: ingest.Bodies) -> None:
     if "\0" in arrival.delivery_id + arrival.topic:
         raise Problem(HTTPStatus.BAD_REQUEST, "a header holds what is no text")
     try:
-        await receiving.keep(arrival)
+        await receiving.keep(bodies.seal(arrival))
     except Transient as error:
         raise Problem(
             HTTPStatus.SERVICE_UNAVAILABLE, "it is not kept; send it again", error.after_seconds
