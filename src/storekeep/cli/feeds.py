@@ -220,7 +220,7 @@ def _answer(asked: Asked, found: Mapped, told: Sequence[FileRead]) -> dict[str, 
     totals = totals_of(told)
     files = [_of_file(each) for each in told]
     document = {"feed": found.feed, "source": found.source, "files": files, "totals": totals}
-    asked.answer(document, _read_text(told, totals))
+    asked.answer(document, lambda: _read_text(told, totals))
     return totals
 
 
@@ -338,6 +338,12 @@ def list_(asked: Asked, source: str | None, rule: str | None, limit: int | None)
     with asked.pipeline() as pipeline:
         found = pipeline.aside(source, rule)
     rows = [_aside(row) for row in found.slice(0, limit).to_pylist()]
+    asked.answer(rows, lambda: _aside_text(rows, found.num_rows))
+
+
+def _aside_text(rows: Sequence[Mapping[str, Any]], many: int) -> str:
+    if not rows:
+        return "Nothing is in quarantine."
     cells = [
         (
             *(row["id"], row["file"], row["line"], row["column"], row["rule"], row["reason"]),
@@ -345,8 +351,7 @@ def list_(asked: Asked, source: str | None, rule: str | None, limit: int | None)
         )
         for row in rows
     ]
-    text = f"{shown.table(_ASIDE, cells)}\n\n{shown.count(found.num_rows, 'row')} in quarantine."
-    asked.answer(rows, text if rows else "Nothing is in quarantine.")
+    return f"{shown.table(_ASIDE, cells)}\n\n{shown.count(many, 'row')} in quarantine."
 
 
 def _aside(row: Mapping[str, Any]) -> dict[str, Any]:
