@@ -25,7 +25,7 @@ def test_whatever_is_read_ends_in_rows_or_in_a_refusal(name: str, tmp_path: Path
     bounds = (
         "-seed=1",
         "-max_total_time=2",
-        "-timeout=10",
+        "-timeout=60",
         "-rss_limit_mb=2048",
         f"-artifact_prefix={tmp_path}/",
     )
