@@ -179,7 +179,10 @@ def _of(feed: str, brings: str) -> click.Command:
             bars.end()
         totals = _answer(asked, found, told)
         if totals["read"] and not totals["accepted"] + totals["duplicates"]:
-            click.echo("storekeep: no line could be taken in; is it the right mapping?", err=True)
+            click.echo(
+                "storekeep: no line could be taken in; `storekeep ingest quarantine list` says why",
+                err=True,
+            )
 
     take_in.__doc__ = f"""Take in {brings}, each once.
 
@@ -211,7 +214,7 @@ def mapping_of(asked: Asked, name: str, feed: str | None = None) -> tuple[Mapped
 
     found = reading.mapping(name)
     if feed not in {None, found.feed}:
-        raise Misused(f"mapping {found.source} is of feed {found.feed}, not of feed {feed}")
+        raise Misused(f"mapping {name} is of feed {found.feed}, not of feed {feed}")
     key = reading.pseudonym_key(settings.home, settings.tenant) if found.hides else None
     return found, key
 
