@@ -116,10 +116,6 @@ class Table:
         """Each column's type in DuckDB, by name: the schema that expressions are checked against."""
         return {column.name: _DUCKDB[column.kind] for column in self.columns}
 
-    def with_columns(self, name: str, meaning: str, *more: Column) -> Table:
-        """A wider table of another name: these columns, then `more`."""
-        return Table(name, meaning, self.key, self.columns + more, self.restated)
-
     @property
     def identity(self) -> tuple[str, ...]:
         """The columns in which two tellings of the same fact agree: the key, and what can be restated."""

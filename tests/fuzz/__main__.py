@@ -1,7 +1,7 @@
 """Search a format's reader for what it does not expect, guided by coverage.
 
-`tests/properties/test_formats.py` damages documents in every run of the tests; this is run by hand, where
-atheris is installed (it is no dependency):
+`tests/properties/test_formats.py` damages documents in every run of the tests, and `tests/unit/test_fuzz.py`
+runs this for a moment. To search for longer, where atheris is installed:
 
     python -m tests.fuzz poslog -max_total_time=600
 """
@@ -19,7 +19,7 @@ def main(arguments: list[str]) -> int:
     try:
         atheris = importlib.import_module("atheris")
     except ImportError:
-        print("atheris is not installed: pip install atheris", file=sys.stderr)
+        print("atheris is not installed; there are wheels for Python 3.11 to 3.13", file=sys.stderr)
         return 2
     with atheris.instrument_imports(include=["storekeep.ingest", "storekeep.edi"]):
         formats = importlib.import_module("tests.fuzz.formats")
@@ -32,7 +32,8 @@ def main(arguments: list[str]) -> int:
     with TemporaryDirectory(prefix="storekeep-fuzz-") as folder:
         corpus, path = Path(folder) / "corpus", Path(folder) / "document"
         corpus.mkdir()
-        for number, content in enumerate(formats.samples(arguments[0])):
+        name = arguments[0]
+        for number, content in enumerate([*formats.samples(name), *formats.shared(name)]):
             (corpus / str(number)).write_bytes(content)
 
         def once(content: bytes) -> None:

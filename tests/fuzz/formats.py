@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
 
 from storekeep.ingest import epcis, interchanges, messages, poslog
 from storekeep.ingest.archives import Opened
@@ -25,6 +26,13 @@ READERS: Mapping[
     ),
 }
 
+_SHARED = Path(__file__).parents[3] / "shared/data"
+_OTHERS = {
+    "epcis": "epcis/JSON/**/*.jsonld",
+    "poslog": "poslog/*.xml",
+    "x12": "edi/*/*8[0-9][0-9]*.edi",
+    "edifact": "edi/*/*d[9i][67f]a*.edi",
+}
 _SALE = """\
 <Transaction><RetailStoreID>S1</RetailStoreID><WorkstationID>2</WorkstationID>
 <SequenceNumber>{number}</SequenceNumber><BusinessDayDate>2026-01-01</BusinessDayDate>
@@ -88,3 +96,8 @@ def samples(name: str) -> list[bytes]:
     packed = _EVENT | {"type": "AggregationEvent", "parentID": "urn:epc:id:sscc:0614141.1234567890"}
     document = {"type": "EPCISDocument", "epcisBody": {"eventList": [_EVENT, wrong, packed]}}
     return [json.dumps(document).encode(), json.dumps([_EVENT]).encode()]
+
+
+def shared(name: str) -> list[bytes]:
+    """Documents of a format that others wrote, where they are there."""
+    return [path.read_bytes() for path in sorted(_SHARED.glob(_OTHERS[name]))]

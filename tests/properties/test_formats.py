@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
 from itertools import islice
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -19,8 +18,6 @@ from storekeep.ingest import epcis, poslog
 from storekeep.ingest.archives import Opened
 from storekeep.ingest.blocks import Block
 from tests.fuzz.formats import READERS, samples
-
-Reader = Callable[[Opened, tuple[str, ...]], Iterator[Block]]
 
 NOISE = st.one_of(
     st.binary(max_size=6),

@@ -356,7 +356,7 @@ def test_of_a_mapping_that_fits_no_line_one_is_told(home: Home) -> None:
     file = home.file("a.csv", "r1,apple,one,0.50,yesterday\n")
     done = home.ask("ingest", "pos", file, "--mapping", home.mapping, "--json")
     assert told(done)["totals"]["rejected"] == {"unreadable": 1}
-    assert "is it the right mapping?" in done.stderr
+    assert "`storekeep ingest quarantine list` says why" in done.stderr
 
 
 # How feeds stand --------------------------------------------------------------------------------------

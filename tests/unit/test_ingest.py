@@ -1194,6 +1194,9 @@ def test_a_damaged_archive_is_refused(make: Make, tmp_path: Path) -> None:
     with zipfile.ZipFile(tmp_path / "none.zip", "w"):
         pass
     assert "holds no files" in refused(make, tmp_path / "none.zip")
+    with zipfile.ZipFile(tmp_path / "out.zip", "w") as archive:
+        archive.writestr("../../till.csv", HEADER)
+    assert "out.zip/../../till.csv is a name that leads out" in refused(make, tmp_path / "out.zip")
 
 
 def test_an_archive_that_grows_too_much_is_refused_and_leaves_nothing(

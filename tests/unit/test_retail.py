@@ -5,18 +5,16 @@ from __future__ import annotations
 import re
 
 import duckdb
-import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from storekeep.features.sku_location import FEATURE_TABLE
-from storekeep.retail import ITEM_IDENTITY, TABLES, Column, Table, check_digit, gln, gtin14
+from storekeep.retail import ITEM_IDENTITY, TABLES, Table, check_digit, gln, gtin14
 
 ALL = [*TABLES.values(), FEATURE_TABLE]
 EVERY = pytest.mark.parametrize("table", ALL, ids=lambda table: table.name)
 FORBIDDEN = {"manager", "service", "handler", "engine", "helper", "utils", "base", "common", "misc"}
-UNITS = ("units", "minor", "days", "hours", "weekday", "count")
 
 
 @EVERY
@@ -103,13 +101,6 @@ def test_no_table_holds_personal_data_in_the_clear() -> None:
 def test_a_column_that_is_not_there_is_a_key_error() -> None:
     with pytest.raises(KeyError, match="colour"):
         TABLES["product"].column("colour")
-
-
-def test_a_table_is_widened_under_another_name() -> None:
-    wider = TABLES["product"].with_columns("shelf", "A shelf.", Column("facing_count", "int", "F."))
-    assert wider.names == (*TABLES["product"].names, "facing_count")
-    assert wider.key == TABLES["product"].key
-    assert wider.arrow.field("facing_count").type == pa.int64()
 
 
 # Check digits ------------------------------------------------------------------------------------------

@@ -162,6 +162,30 @@ def test_names_that_sql_reads_otherwise_are_quoted(propose: Propose) -> None:
     assert batch.rows["quantity_units"].to_pylist() == [2, 3]
 
 
+@pytest.mark.parametrize(
+    ("said", "name"),
+    [
+        ({"orders": [{"financial_status": "paid", "total_line_items_price": "1"}]}, "shopify_orders"),
+        ({"id": 1, "product_type": "", "variants": []}, "shopify_products"),
+        ([{"order_key": "k", "line_items": [], "customer": {"verified_email": 1}}], "woocommerce_orders"),
+    ],
+)  # fmt: skip
+def test_of_what_a_web_shop_sends_it_is_the_mapping_that_ships(
+    tmp_path: Path, said: object, name: str
+) -> None:
+    for number, indent in enumerate((None, 2)):
+        path = tmp_path / f"{number}.json"
+        path.write_text(json.dumps(said, indent=indent))
+        assert f"\nformat: {name}\n" in suggest(path).text
+
+
+def test_json_that_is_nothing_known_is_refused_with_what_to_do(tmp_path: Path) -> None:
+    path = tmp_path / "shop.json"
+    path.write_text(json.dumps({"draft": {"customer": {"verified_email": True}}}, indent=1))
+    with pytest.raises(Refused, match=r"shop.json is JSON, .* write an object on each line"):
+        suggest(path)
+
+
 @pytest.mark.parametrize("content", [bytes(range(256)) * 9, b"\x89PNG\r\n\x1a\n" + bytes(900)])
 def test_what_is_no_file_of_rows_is_refused(propose: Propose, content: bytes) -> None:
     with pytest.raises(Refused):

@@ -11,7 +11,7 @@ import os
 import shlex
 import shutil
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, is_dataclass
 from datetime import date, datetime
@@ -106,10 +106,16 @@ class Asked:
         with opened(settings, purpose="live" if self.tenant is None else None) as pipeline:
             yield pipeline
 
-    def answer(self, document: object, text: str) -> None:
-        """Print the answer: one JSON document with `--json`, and the text for a person otherwise."""
+    def answer(self, document: object, text: str | Callable[[], str]) -> None:
+        """Print the answer: one JSON document with `--json`, and the text for a person otherwise.
+
+        A text that takes long to write, such as a table of many rows, is given as what writes it.
+        """
         self.answered = True
-        click.echo(as_json(document) if self.json else text)
+        if self.json:
+            click.echo(as_json(document))
+        else:
+            click.echo(text if isinstance(text, str) else text())
 
 
 def as_json(document: object) -> str:

@@ -179,7 +179,10 @@ def _of(feed: str, brings: str) -> click.Command:
             bars.end()
         totals = _answer(asked, found, told)
         if totals["read"] and not totals["accepted"] + totals["duplicates"]:
-            click.echo("storekeep: no line could be taken in; is it the right mapping?", err=True)
+            click.echo(
+                "storekeep: no line could be taken in; `storekeep ingest quarantine list` says why",
+                err=True,
+            )
 
     take_in.__doc__ = f"""Take in {brings}, each once.
 
@@ -211,7 +214,7 @@ def mapping_of(asked: Asked, name: str, feed: str | None = None) -> tuple[Mapped
 
     found = reading.mapping(name)
     if feed not in {None, found.feed}:
-        raise Misused(f"mapping {found.source} is of feed {found.feed}, not of feed {feed}")
+        raise Misused(f"mapping {name} is of feed {found.feed}, not of feed {feed}")
     key = reading.pseudonym_key(settings.home, settings.tenant) if found.hides else None
     return found, key
 
@@ -220,7 +223,7 @@ def _answer(asked: Asked, found: Mapped, told: Sequence[FileRead]) -> dict[str, 
     totals = totals_of(told)
     files = [_of_file(each) for each in told]
     document = {"feed": found.feed, "source": found.source, "files": files, "totals": totals}
-    asked.answer(document, _read_text(told, totals))
+    asked.answer(document, lambda: _read_text(told, totals))
     return totals
 
 
@@ -338,6 +341,12 @@ def list_(asked: Asked, source: str | None, rule: str | None, limit: int | None)
     with asked.pipeline() as pipeline:
         found = pipeline.aside(source, rule)
     rows = [_aside(row) for row in found.slice(0, limit).to_pylist()]
+    asked.answer(rows, lambda: _aside_text(rows, found.num_rows))
+
+
+def _aside_text(rows: Sequence[Mapping[str, Any]], many: int) -> str:
+    if not rows:
+        return "Nothing is in quarantine."
     cells = [
         (
             *(row["id"], row["file"], row["line"], row["column"], row["rule"], row["reason"]),
@@ -345,8 +354,7 @@ def list_(asked: Asked, source: str | None, rule: str | None, limit: int | None)
         )
         for row in rows
     ]
-    text = f"{shown.table(_ASIDE, cells)}\n\n{shown.count(found.num_rows, 'row')} in quarantine."
-    asked.answer(rows, text if rows else "Nothing is in quarantine.")
+    return f"{shown.table(_ASIDE, cells)}\n\n{shown.count(many, 'row')} in quarantine."
 
 
 def _aside(row: Mapping[str, Any]) -> dict[str, Any]:

@@ -30,8 +30,6 @@ from storekeep.lake import (
 )
 from storekeep.retail import Column, Kind, Table
 
-WINDOW_DAYS = 91
-LEAD_TIME_DAYS = 180
 LEAD_TIMES_ENOUGH = 5
 
 

@@ -96,6 +96,8 @@ def _unzip(path: Path, target: Path, bounds: Bounds) -> Iterator[Opened]:
                 )
             for member in members:
                 name = f"{path.name}/{member.filename}"
+                if ".." in Path(member.filename).parts:
+                    raise Refused(f"{name} is a name that leads out of the archive; pack it anew")
                 if member.flag_bits & 1:
                     raise Refused(f"{name} is encrypted; unpack it first")
                 with archive.open(member) as stream:
@@ -107,7 +109,8 @@ def _unzip(path: Path, target: Path, bounds: Bounds) -> Iterator[Opened]:
 
 def _holds_rows(member: zipfile.ZipInfo) -> bool:
     parts = Path(member.filename).parts
-    return not (member.is_dir() or "__MACOSX" in parts or any(p.startswith(".") for p in parts))
+    hidden = any(part.startswith(".") and part != ".." for part in parts)
+    return not (member.is_dir() or "__MACOSX" in parts or hidden)
 
 
 def _copy(

@@ -230,7 +230,8 @@ class _Refusal:
     def add(self, segment: Segment) -> None:
         """Keep a segment, but for names and addresses."""
         if len(self.raw) < MOST_RAW:
-            self.raw += segment.tag if segment.tag in _NAMES_PEOPLE else segment.raw
+            nameless = segment.tag + segment.separators.terminator
+            self.raw += nameless if segment.tag in _NAMES_PEOPLE else segment.raw
 
 
 def _reported(

@@ -344,18 +344,21 @@ def _x12_acknowledged(document: _Document, segment: Segment) -> None:
     )
 
 
+def _x12_counted(segment: Segment, kind: str) -> Row:
+    """What was counted, as 852 and 846 say it: the code, how many, and the unit."""
+    code = segment.text(1)
+    return {
+        "quantity_code": code,
+        "activity": ACTIVITIES[kind].get(code, ""),
+        "quantity": segment.text(2),
+        "unit": segment.text(3),
+    }
+
+
 def _x12_activity(document: _Document, segment: Segment) -> None:
     document.settle()
-    code = segment.text(1)
-    document.pending = _told(
-        {
-            "quantity_code": code,
-            "activity": ACTIVITIES["852"].get(code, ""),
-            "quantity": segment.text(2),
-            "unit": segment.text(3),
-            "occurred_at": _moment(segment.text(5)),
-        }
-    )
+    counted = _x12_counted(segment, "852")
+    document.pending = _told({**counted, "occurred_at": _moment(segment.text(5))})
 
 
 def _x12_places(document: _Document, segment: Segment) -> None:
@@ -372,13 +375,7 @@ def _x12_places(document: _Document, segment: Segment) -> None:
 def _x12_quantity(document: _Document, segment: Segment) -> None:
     if document.kind != "846":
         return
-    code = segment.text(1)
-    document.report(
-        quantity_code=code,
-        activity=ACTIVITIES["846"].get(code, ""),
-        quantity=segment.text(2),
-        unit=segment.text(3),
-    )
+    document.report(**_x12_counted(segment, "846"))
 
 
 def _x12_shipped(document: _Document, segment: Segment) -> None:

@@ -29,6 +29,7 @@ COLUMNS = (
     "description", "department", "quantity", "unit", "unit_price", "amount", "discount", "tax", "tender_type",
 )  # fmt: skip
 TRANSACTION_BYTES = 16 << 20
+_PROLOG_BYTES = 64 << 10
 _PERSONAL = frozenset({"customer"})
 _GOODS = {
     **dict.fromkeys(("Sale", "SaleForDelivery", "SaleForPickup", "SaleForPickUp"), "Sale"),
@@ -45,6 +46,7 @@ _NO_SALE = {
 _VOIDING = frozenset({"Void", "Voided", "PostVoid", "PostVoided"})
 _GRAND, _NET, _TAX = "TransactionGrandAmount", "TransactionNetAmount", "TransactionTaxAmount"
 _EACH = frozenset({"", "EA", "EACH", "PCE", "PC", "C62", "ST", "STK", "UN", "UNIT"})
+_ADVICE = re.compile(r", (?:line|use|try|see) ")  # what libxml2 says to programmers
 _NUMBER = re.compile(r"[+-]?\d{1,15}(\.\d{0,12})?")
 _ZERO, _CENT = Decimal(0), Decimal("0.01")
 
@@ -143,7 +145,11 @@ def _transactions(file: Opened) -> Iterator[Element]:
                 while parent is not None and element.getprevious() is not None:
                     del parent[0]
         except etree.XMLSyntaxError as error:
-            said = (error.msg or "it cannot be read").partition(", line ")[0].strip()
+            # Entities are counted before the document type can be seen.
+            raw.seek(0)
+            if b"<!DOCTYPE" in raw.read(_PROLOG_BYTES).replace(b"\0", b""):
+                raise _of_a_type(file) from None
+            said = _ADVICE.split(error.msg or "it cannot be read")[0].strip()
             raise Refused(
                 f"{file.name}, line {error.lineno or 1}: this is no well-formed XML ({said}); send it again"
             ) from None
@@ -151,11 +157,15 @@ def _transactions(file: Opened) -> Iterator[Element]:
             _check_root(parser.root, file)
 
 
+def _of_a_type(file: Opened) -> Refused:
+    return Refused(
+        f"{file.name}: it declares a document type (DTD), which no POSLog needs: it is not read"
+    )
+
+
 def _check_root(root: Element, file: Opened) -> None:
     if root.getroottree().docinfo.internalDTD is not None:
-        raise Refused(
-            f"{file.name}: it declares a document type (DTD), which no POSLog needs: it is not read"
-        )
+        raise _of_a_type(file)
     name = _local(root)
     if name not in {"POSLog", "Transaction"}:
         raise Refused(f"{file.name}: this is no POSLog; its outermost element is {name!r}")

@@ -7,6 +7,7 @@ turned away as `missing` and never taken in for something that they are not.
 
 from __future__ import annotations
 
+import codecs
 import json
 import re
 import tempfile
@@ -32,6 +33,8 @@ from storekeep.sql import Place, parse, quoted
 
 SAMPLE_BYTES = 1 << 20
 SAMPLE_ROWS = 5_000
+_BLANK = b"\xef\xbb\xbf \t\r\n"
+_PRODUCT = re.compile(rb'"@type"\s*:\s*\[?\s*"[^"]*Product')
 _MARKS = ("NULL", "null", "N/A", "n/a", "NA", "#N/A", "NaN", "nan", "None", "-", "--", "?", r"\N")
 _DAYS = ("%Y-%m-%d", "%d.%m.%Y", "%d.%m.%y", "%d/%m/%Y", "%m/%d/%Y", "%d/%m/%y", "%m/%d/%y",
          "%d-%b-%y", "%d-%b-%Y", "%d-%m-%Y", "%Y/%m/%d", "%Y%m%d")  # fmt: skip
@@ -64,6 +67,17 @@ _STANDARDS = {
         )
         for kind in MESSAGES["edifact"]
     },
+}
+# What web shops send: names that a thing of each kind has, and no other.
+_SHOPS: Mapping[str, frozenset[str]] = {
+    "shopify_orders": frozenset({"financial_status", "total_line_items_price"}),
+    "shopify_fulfilments": frozenset({"order_id", "tracking_company"}),
+    "shopify_products": frozenset({"product_type", "variants"}),
+    "shopify_stock": frozenset({"inventory_item_id", "available"}),
+    "shopify_customers": frozenset({"verified_email"}),
+    "woocommerce_orders": frozenset({"order_key", "line_items"}),
+    "woocommerce_products": frozenset({"regular_price", "permalink"}),
+    "woocommerce_customers": frozenset({"is_paying_customer"}),
 }
 # What these mean is a name, whatever it is made of.
 _NAMES = (
@@ -123,9 +137,8 @@ def suggest(path: Path) -> Suggestion:
         file = next(iter(members))
         with file.path.open("rb") as stream:
             head = stream.read(SAMPLE_BYTES)
-        for name, sign in _STANDARDS.items():
-            if sign.search(head):
-                return Suggestion(shipped_text(name), ())
+        if name := _shipped(head):
+            return Suggestion(shipped_text(name), ())
         sample = _sample(file, head)
     _look_at_marks(sample)
     _look_at_numbers(sample)
@@ -138,8 +151,23 @@ def suggest(path: Path) -> Suggestion:
 # How it is written --------------------------------------------------------------------------------------
 
 
+def _shipped(head: bytes) -> str | None:
+    """The mapping that ships for files of a standard, and for what web shops send."""
+    for name, sign in _STANDARDS.items():
+        if sign.search(head):
+            return name
+    try:
+        thing = document(head.removeprefix(codecs.BOM_UTF8))
+    except Unfit:
+        return None
+    while (isinstance(thing, dict) and len(thing) == 1) or (isinstance(thing, list) and thing):
+        thing = next(iter(thing.values() if isinstance(thing, dict) else thing))
+    names = thing.keys() if isinstance(thing, dict) else frozenset[str]()
+    return next((name for name, signs in _SHOPS.items() if signs <= names), None)
+
+
 def _sample(file: Opened, head: bytes) -> _Sample:
-    format_ = _format(head)
+    format_ = _format(head, file.name)
     looks: dict[str, str] = {}
     dialect = _dialect(head, file.name, looks) if format_ == "csv" else Dialect()
     with tempfile.TemporaryDirectory(prefix="storekeep-") as folder:
@@ -159,24 +187,33 @@ def _sample(file: Opened, head: bytes) -> _Sample:
     return _Sample(format_, dialect, cells, looks=looks)
 
 
-def _format(head: bytes) -> str:
+def _format(head: bytes, name: str) -> str:
     if head.startswith(b"PAR1"):
         return "parquet"
-    start = head.removeprefix(b"\xef\xbb\xbf").lstrip()
-    if start[:1] in b"{[<" and re.search(rb'"@type"\s*:\s*\[?\s*"[^"]*Product', head):
+    start = head.lstrip(_BLANK)
+    if start[:1] in {b"{", b"[", b"<"} and _PRODUCT.search(head):
         return "schema_org"
-    if start[:1] == b"{" and next(_documents(head), None) is not None:
+    if next(_documents(head), None) is not None:
         return "jsonl"
+    if re.match(rb"[{\[]\s*[\"{\[]", start):
+        raise Refused(
+            f"{name} is JSON, but neither JSON lines nor a document that is known, such as Shopify's orders; "
+            f"write an object on each line, or take one of {', '.join(_SHOPS)}"
+        )
     return "csv"
 
 
 def _documents(head: bytes) -> Iterator[object]:
-    """The documents of a sample of JSON lines, without the last, which may be cut."""
-    for line in head.removeprefix(b"\xef\xbb\xbf").splitlines()[:1000]:
+    """The objects of a sample of JSON lines, if the first line is one, without the last, which may be cut."""
+    for number, line in enumerate(head.lstrip(_BLANK).splitlines()[:1000]):
         try:
-            yield document(line)
+            said = document(line)
         except Unfit:
-            continue
+            said = None
+        if isinstance(said, dict):
+            yield said
+        elif number == 0:
+            return
 
 
 def _dialect(head: bytes, name: str, looks: dict[str, str]) -> Dialect:
