@@ -540,6 +540,8 @@ def test_twice_shuffled_and_with_a_correction(fed: Fed) -> None:
         assert fed.state(pipeline, before) == once
         assert fed.read(pipeline, [*fed.files, fed.correction])[0] == 0
         assert fed.state(pipeline) == corrected
+        # What a format always has is nothing new, whether or not the mapping wants it.
+        assert {name for one in pipeline.feeds() for name in one["new_columns"]} == set()
     with fed.opened() as pipeline:
         fed.read(pipeline, fed.files[::-1])
         fed.read(pipeline, [fed.files[-1], fed.files[0]])

@@ -31,23 +31,28 @@ class Format:
     `names` tells the columns that a file has, `blocks` gives its rows with the cells of those asked for. Both
     raise `Refused` for a file that is none of the format, `blocks` also `Misused` when a column is absent.
     They are told how delimited text is written, which concerns `csv` alone. Where the cells of a format are
-    `text`, what a mapping declares as null marks holds for them.
+    `text`, what a mapping declares as null marks holds for them. Where the columns are `fixed`, those that a
+    mapping leaves out are no news.
     """
 
     names: Callable[[Opened, Dialect], list[str]]
     blocks: Callable[[Opened, tuple[str, ...], Dialect], Iterator[Block]]
     text: bool = True
+    fixed: bool = False
 
 
 def _fixed(blocks: Callable[[Opened, tuple[str, ...]], Iterator[Block]]) -> Format:
-    """A format whose columns are fixed: a file has none that a mapping could not know."""
-    return Format(lambda _file, _dialect: [], lambda file, columns, _: blocks(file, columns))
+    """A format of which every file has the same columns; whoever writes a mapping finds them in the docs."""
+    return Format(
+        lambda _file, _dialect: [], lambda file, columns, _: blocks(file, columns), fixed=True
+    )
 
 
 def _of_web_shop(name: str) -> Format:
     return Format(
         lambda file, _: web_json.names(file, name),
         lambda file, columns, _: web_json.blocks(file, columns, name),
+        fixed=True,
     )
 
 
@@ -70,5 +75,6 @@ FORMATS: Mapping[str, Format] = {
     "schema_org": Format(
         lambda file, _: schema_org.names(file),
         lambda file, columns, _: schema_org.blocks(file, columns),
+        fixed=True,
     ),
 }

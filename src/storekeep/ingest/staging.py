@@ -132,9 +132,7 @@ def pieces(run: Run, paths: Sequence[Path], batch_rows: int) -> Iterator[Piece]:
     waiting: list[_Begun] = []
     try:
         for file in _files(run, paths):
-            unmapped = tuple(
-                name for name in _columns(run.mapping, file) if name not in run.mapping.read_columns
-            )
+            unmapped = _unmapped(run.mapping, file)
             blocks = _blocks(run.mapping, file)
             start = list(islice(blocks, 2))
             small = _Begun(file.name, unmapped, start[0])
@@ -210,8 +208,10 @@ def _files(run: Run, paths: Sequence[Path]) -> Iterator[Opened]:
             yield from members
 
 
-def _columns(mapping: Mapping, file: Opened) -> list[str]:
-    return FORMATS[mapping.format].names(file, mapping.csv.dialect)
+def _unmapped(mapping: Mapping, file: Opened) -> tuple[str, ...]:
+    reader = FORMATS[mapping.format]
+    told = [] if reader.fixed else reader.names(file, mapping.csv.dialect)
+    return tuple(name for name in told if name not in mapping.read_columns)
 
 
 def _belongs(waiting: list[_Begun], small: _Begun, batch_rows: int) -> bool:

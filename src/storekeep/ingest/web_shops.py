@@ -10,11 +10,9 @@ import hashlib
 import hmac
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 ORDERS, STOCK, FULFILMENTS, PRODUCTS = "orders", "stock", "fulfilments", "products"
 CUSTOMERS, CONSENTS = "customers", "consents"
-Platform = Literal["shopify", "woocommerce"]
 _GONE = "that a shop closes an account erases no person: `storekeep customers erase` does"
 _TOLD_AGAIN = "it tells which lines changed and not what they are; orders/updated tells that, too"
 _NO_LINES = "it tells an id and no lines: that the record of an order is gone undoes no sale"
