@@ -26,8 +26,8 @@ demo: $(VENV)/.installed-demo ## Play 90 days of a grocer and show what Storekee
 test: $(VENV)/.installed-dev ## Run every test, with coverage (ARGS="-k ledger")
 	@$(RUN) -m pytest -n 2 --dist loadfile --no-loadscope-reorder --cov --cov-report=term:skip-covered $(ARGS)
 
-quick: $(VENV)/.installed-dev ## Run unit and property tests with few examples, in under a minute
-	@HYPOTHESIS_PROFILE=quick $(RUN) -m pytest -n 2 --dist loadfile --no-loadscope-reorder -x -q -m "not slow" tests/unit tests/properties $(ARGS)
+quick: $(VENV)/.installed-dev ## Run unit and property tests that need no database, with few examples, in under a minute
+	@HYPOTHESIS_PROFILE=quick $(RUN) -m pytest -n 2 --dist loadfile -x -q -m "not slow and not database" tests/unit tests/properties $(ARGS)
 
 given: $(VENV)/.installed-dev ## Run the tests that use a database on a given, older PostgreSQL, where one is installed
 	@$(RUN) tools/given.py

@@ -37,17 +37,22 @@ settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
 
 # One worker carries out a file whole: what comes last must be short, or the other has nothing left to do.
 LONGEST_FIRST = ("crash", "external", "contracts", "docs", "properties")
-# Tracing each line makes a test twice as long, and what these come by a quicker test comes by too.
-UNTRACED = {"crash", "external", "docs", "golden", "properties"}
+# Tracing each line makes a test up to twice as long, and what these come by a quicker test comes by too.
+UNTRACED = {"crash", "golden", "properties"}
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The files of folders with long tests come first; what is long is not counted as coverage."""
+    """The files of folders with long tests come first; what others come by too is not counted as coverage.
+
+    What needs the home with a database is marked `database`.
+    """
     ranks = {name: rank for rank, name in enumerate(LONGEST_FIRST)}
     items.sort(key=lambda item: ranks.get(item.path.parent.name, len(ranks)))
     for item in items:
-        if item.path.parent.name in UNTRACED or item.get_closest_marker("slow"):
+        if item.path.parent.name in UNTRACED:
             item.add_marker(pytest.mark.no_cover)
+        if "home_settings" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.database)
 
 
 @pytest.fixture(scope="session")
