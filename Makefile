@@ -9,6 +9,8 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PIP_ROOT_USER_ACTION := ignore
 export PIP_NO_INPUT := 1
 export PYTHONUTF8 := 1
+# Tests start hundreds of processes, each of which would compile all of the package again.
+unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
@@ -22,10 +24,10 @@ demo: $(VENV)/.installed-demo ## Play 90 days of a grocer and show what Storekee
 	@$(VENV)/bin/storekeep demo $(ARGS)
 
 test: $(VENV)/.installed-dev ## Run every test, with coverage (ARGS="-k ledger")
-	@$(RUN) -m pytest -n 2 --dist loadfile --cov --cov-report=term:skip-covered $(ARGS)
+	@$(RUN) -m pytest -n 2 --dist loadfile --no-loadscope-reorder --cov --cov-report=term:skip-covered $(ARGS)
 
-quick: $(VENV)/.installed-dev ## Run unit and property tests with few examples, in under a minute
-	@HYPOTHESIS_PROFILE=quick $(RUN) -m pytest -n 2 --dist loadfile -x -q -m "not slow" tests/unit tests/properties $(ARGS)
+quick: $(VENV)/.installed-dev ## Run unit and property tests that need no database, with few examples, in under a minute
+	@HYPOTHESIS_PROFILE=quick $(RUN) -m pytest -n 2 --dist loadfile -x -q -m "not slow and not database" tests/unit tests/properties $(ARGS)
 
 given: $(VENV)/.installed-dev ## Run the tests that use a database on a given, older PostgreSQL, where one is installed
 	@$(RUN) tools/given.py

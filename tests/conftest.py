@@ -1,4 +1,4 @@
-"""What every test shares: how Hypothesis searches, and a home with a running database.
+"""What every test shares: in which order they run, how Hypothesis searches, a home with a running database.
 
 `ci` is the default everywhere, so that a run on a laptop and a run in CI see the same examples. `quick` is
 for `make quick`. `search` looks for what the others have not seen: HYPOTHESIS_PROFILE=search make test.
@@ -35,6 +35,25 @@ settings.register_profile(
 )
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
 
+# One worker carries out a file whole: what comes last must be short, or the other has nothing left to do.
+LONGEST_FIRST = ("crash", "external", "contracts", "docs", "properties")
+# Tracing each line makes a test up to twice as long, and what these come by a quicker test comes by too.
+UNTRACED = {"crash", "golden", "properties"}
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The files of folders with long tests come first; what others come by too is not counted as coverage.
+
+    What needs the home with a database is marked `database`.
+    """
+    ranks = {name: rank for rank, name in enumerate(LONGEST_FIRST)}
+    items.sort(key=lambda item: ranks.get(item.path.parent.name, len(ranks)))
+    for item in items:
+        if item.path.parent.name in UNTRACED:
+            item.add_marker(pytest.mark.no_cover)
+        if "home_settings" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.database)
+
 
 @pytest.fixture(scope="session")
 def home_settings() -> Iterator[Settings]:
@@ -46,7 +65,12 @@ def home_settings() -> Iterator[Settings]:
     folder = Path(tempfile.mkdtemp(prefix="sk-"))
     folder.chmod(0o711)
     chosen = Settings(home=folder / "home", tenant=f"t{uuid4().hex[:12]}")
-    with servers.lease(chosen):
+    with servers.lease(chosen) as database:
+        if chosen.database_url is None:
+            # A process that is killed loses nothing by it, only a machine that falls, and none falls here.
+            with database.admin() as connection:
+                connection.execute("ALTER SYSTEM SET fsync = off")
+                connection.execute("SELECT pg_reload_conf()")
         yield chosen
     shutil.rmtree(folder)
 

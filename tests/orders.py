@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
@@ -72,7 +74,7 @@ def recorded(
     book: str = OPEN_BOOK,
 ) -> list[str]:
     """Propose orders, judge them by a rulebook, and record what comes of it; the decisions' ids."""
-    rulebook = policy.load(book.format(action=action.name), action=action, evidence=features.SCHEMA)
+    rulebook = _loaded(book.format(action=action.name), action.name)
     proposed, evidence = _proposed(orders, action), _evidence(orders, pipeline.now())
     with pipeline.store.transaction(pipeline.tenant) as tx:
         tx.register("rulebook", "replenish", rulebook.version, book, pipeline.now(), "test")
@@ -116,10 +118,16 @@ def stock(pipeline: Pipeline) -> dict[str, dict[str, int]]:
 
 def publish(pipeline: Pipeline, text: str) -> None:
     """Put a rulebook in force."""
-    rulebook = policy.load(text, action=PLACE_PURCHASE_ORDER, evidence=features.SCHEMA)
+    rulebook = _loaded(text, PLACE_PURCHASE_ORDER.name)
     with pipeline.store.transaction(pipeline.tenant) as tx:
         tx.register("rulebook", "replenish", rulebook.version, text, pipeline.now(), "test")
         tx.promote("rulebook", "replenish", rulebook.version, pipeline.now(), "test")
+
+
+@functools.lru_cache(maxsize=8)
+def _loaded(text: str, action: str) -> policy.Rulebook:
+    named = replace(PLACE_PURCHASE_ORDER, name=action)
+    return policy.load(text, action=named, evidence=features.SCHEMA)
 
 
 def _proposed(orders: Sequence[Mapping[str, Any]], action: Action) -> Proposed:

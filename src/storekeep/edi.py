@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from string import whitespace
 from typing import IO, Literal
 
 from storekeep.errors import Refused
@@ -283,7 +284,7 @@ def _of_unb(head: str) -> Separators:
 
 def _tell_apart(found: Separators) -> bool:
     plain = found.all.isascii() and not any(one.isalnum() for one in found.all)
-    return plain and len(set(found.all)) == len(found.all) and not found.element.isspace()
+    return plain and len(set(found.all)) == len(found.all) and found.element not in whitespace
 
 
 def _other(head: str, syntax: Syntax) -> str:

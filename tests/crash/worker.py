@@ -230,7 +230,13 @@ def serve(carry_out: Work) -> None:
     import structlog
 
     import tests.shop
+    from storekeep import features, policy
+    from storekeep.pipeline.opening import ACTIONS
+    from storekeep.policy.rulebook import check
 
+    # Nor is what was read of the rulebook that ships.
+    text = (policy.SHIPPED / "replenish.yaml").read_text(encoding="utf-8")
+    check(text, "rulebook", ACTIONS, features.SCHEMA)
     del pyarrow, tests
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(40))
     gc.collect()

@@ -121,6 +121,7 @@ def test_what_is_written_in_edifact_is_read_back(said: list[tuple[str, list[Writ
 
 
 @given(st.lists(st.tuples(st.sampled_from(("N1", "PO1")), st.lists(TEXTS, max_size=5))))
+@example([("N1", ["*", "^", "|"])])
 def test_what_is_written_in_x12_is_read_back(said: list[tuple[str, list[str]]]) -> None:
     texts = [text for _, elements in said for text in elements]
     try:

@@ -13,7 +13,7 @@ from decimal import Decimal
 from typing import Any
 
 import pyarrow as pa
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from storekeep import policy
@@ -22,6 +22,9 @@ from storekeep.policy import USED, USES, reasons
 from storekeep.retail import money
 from storekeep.sql import Place
 from tests.rulebooks import book, evidence, judged, loaded, proposed, rule, spoke, used, verdicts
+
+# Each example compiles a rulebook of its own.
+COMPILED = settings(max_examples=settings().max_examples // 2)
 
 Row = Mapping[str, Any]
 Tell = Callable[[Row], Any]
@@ -330,6 +333,7 @@ def judge(one: Book, batch: Sequence[tuple[Row, Row]], **more: Any) -> Judgement
     return judged(one.values(), orders, facts, **{"used": USED.empty_table(), **more})
 
 
+@COMPILED
 @given(books(), BATCHES, st.sets(st.sampled_from(["s000", "s001", "s002"])))
 def test_a_batch_is_judged_as_a_plain_reading_of_the_rules_says(
     one: Book, batch: list[tuple[Row, Row]], approved: set[str]
@@ -338,6 +342,7 @@ def test_a_batch_is_judged_as_a_plain_reading_of_the_rules_says(
     assert told(judgement) == read(one, batch, frozenset(approved))
 
 
+@COMPILED
 @given(books(limits=True), QUEUES, st.sets(st.sampled_from(["s000", "s001"])), st.integers(0, 1000))
 def test_limits_are_served_as_a_plain_reading_of_the_queue_says(
     one: Book, batch: list[tuple[Row, Row]], approved: set[str], spent: int
@@ -348,6 +353,7 @@ def test_limits_are_served_as_a_plain_reading_of_the_queue_says(
     assert told(judgement) == read(one, batch, frozenset(approved), before)
 
 
+@COMPILED
 @given(books(limits=True), BATCHES, st.randoms(use_true_random=False))
 def test_the_order_of_rules_and_keys_never_matters(
     one: Book, batch: list[tuple[Row, Row]], order: random.Random
@@ -365,6 +371,7 @@ def test_the_order_of_rules_and_keys_never_matters(
     assert left.uses.equals(right.uses)
 
 
+@COMPILED
 @given(books(limits=True), BATCHES, st.sets(st.sampled_from(["s000", "s001", "s002"])))
 def test_a_forbid_never_ends_as_anything_but_deny(
     one: Book, batch: list[tuple[Row, Row]], approved: set[str]
@@ -374,6 +381,7 @@ def test_a_forbid_never_ends_as_anything_but_deny(
         assert (verdict == "deny") == ("forbid" in own.values())
 
 
+@COMPILED
 @given(books(limits=True), BATCHES, st.integers(0, 7200), st.none() | st.integers(1, 7200))
 def test_what_is_decided_too_late_is_denied_and_all_that_spoke_stays(
     one: Book, batch: list[tuple[Row, Row]], waited: int, within: int | None
@@ -395,6 +403,7 @@ def test_what_is_decided_too_late_is_denied_and_all_that_spoke_stays(
     assert late.uses.num_rows == 0
 
 
+@COMPILED
 @given(books(limits=True), BATCHES)
 def test_what_is_not_known_never_lets_more_through(one: Book, batch: list[tuple[Row, Row]]) -> None:
     blind = [(order, dict.fromkeys(facts)) for order, facts in batch]
@@ -409,6 +418,7 @@ def test_what_is_not_known_never_lets_more_through(one: Book, batch: list[tuple[
         assert verdict not in {"allow", "clip"} or "permit" in own.values()
 
 
+@COMPILED
 @given(books(), BATCHES)
 def test_a_batch_is_judged_as_its_rows_one_by_one(one: Book, batch: list[tuple[Row, Row]]) -> None:
     alone = [
@@ -423,6 +433,7 @@ def test_a_batch_is_judged_as_its_rows_one_by_one(one: Book, batch: list[tuple[R
         assert single.proposals.equals(whole.proposals.slice(place, 1))
 
 
+@COMPILED
 @given(books(limits=True), BATCHES)
 def test_what_is_used_is_what_was_not_denied(one: Book, batch: list[tuple[Row, Row]]) -> None:
     judgement = judge(one, batch)
@@ -438,6 +449,7 @@ def test_what_is_used_is_what_was_not_denied(one: Book, batch: list[tuple[Row, R
     assert [tuple(row.values()) for row in judgement.uses.to_pylist()] == expected
 
 
+@COMPILED
 @given(books(limits=True), BATCHES, st.data())
 def test_the_order_of_the_rows_never_matters(
     one: Book, batch: list[tuple[Row, Row]], data: st.DataObject

@@ -742,3 +742,15 @@ def test_a_tenant_has_a_name_that_can_be_no_path(home_settings: Settings, name: 
 
     with pytest.raises(ValidationError):
         Settings(home=home_settings.home, tenant=name)
+
+
+def test_tenants_share_what_was_read_of_a_rulebook(home_settings: Settings) -> None:
+    found = []
+    for _ in range(2):
+        with shop.opened_shop(shop.new_tenant(home_settings)) as opened:
+            pipeline = opened.pipeline
+            with pipeline.store.transaction(pipeline.tenant) as tx:
+                found.append((pipeline.rulebook(tx, "replenish"), pipeline.dispatch_policy(tx)))
+    (one, heard), (other, too) = found
+    assert one is other
+    assert heard is too

@@ -1,6 +1,6 @@
 """One tenant's stores, lake and adapters while they are open, and the rulebooks in force.
 
-Hides how a home is opened, and that a rulebook is read once.
+Hides how a home is opened, and that a rulebook is read once, however many tenants it is in force for.
 """
 
 from __future__ import annotations
@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 from pathlib import Path
 from random import random
 from typing import Any
@@ -28,6 +29,8 @@ from storekeep.ledger import Entry, Signer
 from storekeep.store import OURSELVES, Store, Transaction
 
 DISPATCH = "dispatch"
+MOST_READ = 64
+"""Of so many texts of rulebooks, and of dispatch policies, a process remembers what they say."""
 
 ACTIONS: Mapping[str, Action] = {PLACE_PURCHASE_ORDER.name: PLACE_PURCHASE_ORDER}
 
@@ -106,6 +109,8 @@ class Opened:
         return loaded.version
 
     def _loaded(self, source: Path | str) -> policy.Rulebook:
+        if isinstance(source, str) and self.actions is ACTIONS:
+            return _rulebook(source)
         return policy.load(source, action=self.actions, evidence=features.SCHEMA)
 
     def dispatch_policy(self, tx: Transaction) -> policy.Dispatch:
@@ -113,12 +118,12 @@ class Opened:
         registered = tx.registered(DISPATCH, DISPATCH)
         if registered is None:
             text = policy.SHIPPED_DISPATCH.read_text(encoding="utf-8")
-            shipped = policy.load_dispatch(text, list(self.agents))
+            shipped = _dispatch(text, tuple(self.agents))
             self._put_in_force(tx, DISPATCH, DISPATCH, shipped.version, text, OURSELVES)
             registered = (shipped.version, text)
         version, text = registered
         if version not in self._dispatches:
-            self._dispatches[version] = policy.load_dispatch(text, list(self.agents))
+            self._dispatches[version] = _dispatch(text, tuple(self.agents))
         return self._dispatches[version]
 
     def promote_dispatch(self, path: Path, by: str) -> str:
@@ -160,6 +165,17 @@ class Opened:
         ledger.append(
             tx, ledger.rows([entry]), batch_id=batch_id, at=self.now(), signing=self.signing
         )
+
+
+@lru_cache(maxsize=MOST_READ)
+def _rulebook(text: str) -> policy.Rulebook:
+    """A rulebook for the actions that this version knows."""
+    return policy.load(text, action=ACTIONS, evidence=features.SCHEMA)
+
+
+@lru_cache(maxsize=MOST_READ)
+def _dispatch(text: str, agents: tuple[str, ...]) -> policy.Dispatch:
+    return policy.load_dispatch(text, agents)
 
 
 def _person(by: str) -> None:

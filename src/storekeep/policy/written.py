@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -23,6 +24,8 @@ from storekeep.sql import Place
 LARGEST_FILE = 1 << 20
 DEEPEST = 8
 LARGEST_INTEGER = 2**53 - 1
+MOST_READ = 16
+"""So many texts are remembered as they were read: they are asked for again and again."""
 
 Steps = tuple[str | int, ...]
 
@@ -49,7 +52,7 @@ class Spot(Place):
 
 @dataclass(frozen=True)
 class Written:
-    """The file's content, and where its values and keys stand."""
+    """The file's content, and where its values and keys stand; all who read the file share it."""
 
     file: str
     text: str
@@ -75,6 +78,11 @@ def read(source: Path | str, name: str) -> Written:
     YAML, or YAML that reads differently than it looks.
     """
     file, text = (str(source), _open(source)) if isinstance(source, Path) else (name, source)
+    return _read(file, text)
+
+
+@lru_cache(maxsize=MOST_READ)
+def _read(file: str, text: str) -> Written:
     if len(text) > LARGEST_FILE:
         raise Refused(f"{file}: the file is larger than {LARGEST_FILE // 1024} KiB")
     try:
