@@ -54,7 +54,7 @@ def run(settings: Settings, quick: bool) -> list[Row]:
         tills = own.model_copy(update={"tenant": "tills"})
         # First, on a server that has nothing to tidy up after millions of rows.
         with opened(tills, purpose="demo") as pipeline:
-            rows = [_ringing(pipeline, 60 // share)]
+            rows = _ringing(pipeline, 60 // share)
         rows += _in(own, "revert", lambda one: _reverting(one, book, 10_000 // share))
         rows += _in(own, "record", lambda one: _recording(one, book, 1_000_000 // share))
         with opened(tills, purpose="demo") as pipeline:
@@ -259,14 +259,15 @@ def _reverting(pipeline: Pipeline, book: policy.Rulebook, many: int) -> list[Row
 # Beside the tills ---------------------------------------------------------------------------------------
 
 
-def _ringing(pipeline: Pipeline, for_seconds: int) -> Row:
+def _ringing(pipeline: Pipeline, for_seconds: int) -> list[Row]:
     till.prepare(pipeline)
     waited = till.ring(pipeline, 1_000, for_seconds)
-    figure = (
-        f"from sale line to recorded decision, 99th percentile, 1,000 lines a second for"
-        f" {for_seconds} s over {till.SKUS} items (median {float(np.median(waited)):.2f} s)"
-    )
-    return at_most(figure, float(np.percentile(waited, 99)), "s", 1)
+    how = f"1,000 lines a second for {for_seconds} s over {till.SKUS} items"
+    figure = f"from sale line to recorded decision, {how}"
+    return [
+        row(f"{figure}, median", float(np.median(waited)), "s"),
+        at_most(f"{figure}, 99th percentile", float(np.percentile(waited, 99)), "s", 1),
+    ]
 
 
 def _explaining(pipeline: Pipeline, book: policy.Rulebook, many: int) -> Row:
