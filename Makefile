@@ -38,6 +38,7 @@ lint: $(VENV)/.installed-dev ## Check format, style, types, layers, duplication,
 bench: $(VENV)/.installed-dev ## Measure, and compare with what one would use instead (ARGS="--quick")
 	@$(RUN) benchmarks/record.py spine $(ARGS)
 	@$(RUN) benchmarks/record.py decisions $(ARGS)
+	@$(RUN) benchmarks/record.py ingest $(ARGS)
 
 docs: $(VENV)/.installed-dev ## Build the documentation into docs/_build/html, warnings as errors
 	@$(RUN) -m sphinx -W --keep-going -q -b html -d docs/_build/doctrees docs docs/_build/html
