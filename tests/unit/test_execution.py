@@ -675,12 +675,12 @@ def test_a_worker_acts_until_it_is_told_to_stop(place: Place) -> None:
 
     def wait(seconds: float) -> bool:
         waits.append(seconds)
-        return seconds == 7
+        return 7 in waits
 
     worker = Worker(lambda: nullcontext(place.pipeline), None, wait, 7, UTC, pytest.fail)
     worker.work()
     assert +worker.done == {"acted": 3}
     # After a turn that found something it waits for no more than what is left of a tenth of a second.
     assert max(each for each in waits if each != 7) <= 0.1
-    assert waits[-1] == 7
+    assert [each for each in waits if each][-1] == 7
     assert place.status() == {"executed": 3}
