@@ -101,7 +101,12 @@ def _served(own: Settings) -> Iterator[int]:
     }
     words = [sys.executable, "-m", "storekeep", "--home", str(own.home), "serve", "--port", "0"]
     process = subprocess.Popen(  # noqa: S603 - our own program, no shell
-        [*words, "--for", "600"], env=environ, stderr=subprocess.PIPE, text=True
+        [*words, "--for", "600"],
+        env=environ,
+        # What it says at its end is none of the figures.
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
     )
     try:
         told = process.stderr.readline() if process.stderr else ""
