@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from datetime import UTC, date, datetime, timedelta
+from functools import cache
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -107,6 +108,7 @@ def feed(home_settings: Settings, tmp_path: Path) -> Iterator[Feed]:
 # Documents --------------------------------------------------------------------------------------------
 
 
+@cache
 def documents() -> dict[str, Any]:
     """Every contract that ships, by name."""
     tables = {name: odcs.of_table(table) for name, table in retail.TABLES.items()}
