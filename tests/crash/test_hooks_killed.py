@@ -22,7 +22,7 @@ pytestmark = [pytest.mark.crash, pytest.mark.slow]
 ROOT = Path(__file__).parents[2]
 # Makes facts of what came, and dies before or after its so-manieth write.
 CHILD = """
-import os, signal, sys
+import sys
 from collections import Counter
 from datetime import timedelta
 from storekeep import bus, lake
@@ -30,23 +30,12 @@ from storekeep.config import Settings
 from storekeep.pipeline import opened
 from storekeep.store import Transaction
 from tests import hooks
+from tests.dying import counted, die_at
 home, tenant, left = sys.argv[1:]
-left = int(left)
-def here():
-    global left
-    left -= 1
-    if left == 0:
-        os.kill(os.getpid(), signal.SIGKILL)
-def dying(call):
-    def counted(*given, **more):
-        here()
-        found = call(*given, **more)
-        here()
-        return found
-    return counted
-bus.append, lake.Lake.append = dying(bus.append), dying(lake.Lake.append)
-Transaction.restate = dying(Transaction.restate)
-Transaction.end_arrivals = dying(Transaction.end_arrivals)
+die_at(int(left))
+bus.append, lake.Lake.append = counted(bus.append), counted(lake.Lake.append)
+Transaction.restate = counted(Transaction.restate)
+Transaction.end_arrivals = counted(Transaction.end_arrivals)
 own = Settings(home=home, tenant=tenant, web_shops=hooks.SHOPS)
 with opened(own, now=lambda: hooks.MADE + timedelta(days=1)) as pipeline, pipeline.store.again() as beside:
     pipeline.hear(beside, Counter())

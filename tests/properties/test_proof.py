@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from hypothesis import strategies as st
 from storekeep import ledger
 from storekeep.config import Settings
 from storekeep.errors import InvariantBroken, Refused
-from storekeep.ledger.merkle import levels, siblings
+from storekeep.ledger.merkle import Tree, levels, siblings
 from tests.shop import FIRST_DAY, SKUS, Shop, of_tenant, opened_shop
 
 
@@ -176,6 +177,17 @@ def test_the_siblings_of_a_tree_stand_where_they_are_looked_for(many: int, data:
     place = 0 if data is None else data.draw(st.integers(0, many - 1))
     path = [(side, nodes[at].hex()) for side, at in siblings(many, place)]
     assert ledger.climb(str(place), path) == ledger.root(leaves).hex()
+
+
+@given(st.lists(st.integers(0, 40), min_size=1, max_size=8).filter(any))
+def test_a_tree_that_grows_in_parts_is_the_tree_of_all_its_leaves(parts: list[int]) -> None:
+    leaves = [ledger.leaf(str(place)) for place in range(sum(parts))]
+    tree, rest = Tree(), iter(leaves)
+    for many in parts:
+        tree.grow(list(islice(rest, many)))
+    assert tree.levels() == levels(leaves)
+    # Nor is it otherwise when its nodes are asked for on the way.
+    assert tree.levels()[-1][0] == ledger.root(leaves)
 
 
 def test_kept_nodes_are_those_of_the_leaves_and_are_not_needed(shop: Shop) -> None:

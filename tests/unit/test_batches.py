@@ -241,7 +241,7 @@ def test_what_another_home_sealed_waits_until_its_key_is_back(
 # Workers one after another, each of which dies before or after its so-manieth write; how they ended. A start
 # takes long, so they are forked from one.
 CHILD = """
-import os, signal, sys
+import os, sys
 from datetime import UTC
 from storekeep import bus, lake
 from storekeep.bus.jetstream import JetStream
@@ -249,23 +249,11 @@ from storekeep.config import Settings
 from storekeep.ingest import contracts, loading
 from storekeep.pipeline import Worker, opened
 from storekeep.store import Transaction
+from tests.dying import counted, die_at
 home, tenant, url, *ends = sys.argv[1:]
-left = 0
-def here():
-    global left
-    left -= 1
-    if left == 0:
-        os.kill(os.getpid(), signal.SIGKILL)
-def dying(call):
-    def counted(*given, **more):
-        here()
-        found = call(*given, **more)
-        here()
-        return found
-    return counted
-bus.append, lake.Lake.append = dying(bus.append), dying(lake.Lake.append)
+bus.append, lake.Lake.append = counted(bus.append), counted(lake.Lake.append)
 for name in ("add_arrival", "end_arrivals", "move_position"):
-    setattr(Transaction, name, dying(getattr(Transaction, name)))
+    setattr(Transaction, name, counted(getattr(Transaction, name)))
 own = Settings(home=home, tenant=tenant, bus_mappings=("partner",))
 over = False
 def wait(seconds):
@@ -275,7 +263,7 @@ def wait(seconds):
 for each in ends:
     child = os.fork()
     if not child:
-        left = int(each)
+        die_at(int(each))
         Worker(lambda: opened(own), JetStream(url), wait, 1, UTC, print).work()
         os._exit(0)
     print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
