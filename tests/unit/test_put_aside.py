@@ -19,6 +19,7 @@ from storekeep.cli.put_aside import _text
 from storekeep.config import Settings
 from storekeep.errors import Refused
 from storekeep.events import event
+from storekeep.ingest import Bodies
 from storekeep.pipeline import Pipeline, opened
 from storekeep.pipeline.returning import _in_general
 from storekeep.retail import STOCK_COUNT
@@ -70,7 +71,7 @@ def aside(home_settings: Settings) -> Aside:
     with opened(settings) as pipeline:
         for each in letters(settings.tenant):
             with pipeline.store.transaction(settings.tenant) as tx:
-                tx.add_dead_letters([each])
+                tx.add_dead_letters([Bodies(settings.home, settings.tenant).seal(each)])
     return Aside(settings)
 
 
@@ -88,7 +89,7 @@ def test_the_list_says_where_and_why_and_nothing_of_what_is_in_them(aside: Aside
     rows = told(aside.ask("put-aside", "list", "--json"))
     (broken,) = (row for row in rows if row["position"] == 1_700)
     assert (broken["transport"], broken["partition"]) == ("nats", 3)
-    assert (broken["reason"], broken["size_bytes"]) == ("no event type is called", 22)
+    assert (broken["reason"], broken["size_bytes"]) == ("no event type is called", 22 + 12 + 16)
     assert len({row["message_id"] for row in rows}) == 3
     text = aside.ask("put-aside", "list").stdout
     assert broken["message_id"] in text

@@ -1,8 +1,7 @@
 """What was sent to us, from its arrival until it is facts: known again by what it says, and sealed.
 
 Hides the cipher (AES-256-GCM) and where its key is. Whoever has a copy of the database, and not the home's
-keys, learns nothing from what waits in it, and cannot put one body in the place of another. What was kept
-before bodies were sealed is read as it is.
+keys, learns nothing from what waits in it, and cannot put one body in the place of another.
 """
 
 from __future__ import annotations
@@ -23,8 +22,6 @@ from storekeep.store import Arrival, DeadLetter
 
 LONGEST_ID = 200
 """The most letters of an id under which something is kept."""
-# No format that we read begins so.
-_SEALED = b"\0sealed1\0"
 _NONCE_BYTES = 12
 
 Kept = TypeVar("Kept", bound=Arrival | DeadLetter)
@@ -50,19 +47,17 @@ class Bodies:
         """The same, its body sealed for the place where it is kept."""
         nonce = secrets.token_bytes(_NONCE_BYTES)
         secret = self._cipher.encrypt(nonce, kept.body, _place(kept))
-        return replace(kept, body=b"".join((_SEALED, nonce, secret)))
+        return replace(kept, body=nonce + secret)
 
     def open(self, kept: Kept) -> Kept:
         """The same, its body as it came; `Refused` when another home sealed it, or it was changed."""
-        if not kept.body.startswith(_SEALED):
-            return kept
-        start = len(_SEALED) + _NONCE_BYTES
-        nonce, secret = kept.body[len(_SEALED) : start], kept.body[start:]
+        nonce, secret = kept.body[:_NONCE_BYTES], kept.body[_NONCE_BYTES:]
         try:
             return replace(kept, body=self._cipher.decrypt(nonce, secret, _place(kept)))
-        except InvalidTag:
+        # What is too short for a nonce was no more sealed by us than what fails the check.
+        except (InvalidTag, ValueError):
             raise Refused(
-                "what was sent was sealed by another home: put keys/bodies.key back from a backup"
+                "what was sent was not sealed by this home: put keys/bodies.key back from a backup"
             ) from None
 
 
