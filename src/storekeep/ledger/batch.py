@@ -119,13 +119,23 @@ class Batch:
     again: Again | None = None
 
     @cached_property
-    def ids(self) -> pa.StringArray:
-        """The decisions' ids, of the proposals first and then of the holds."""
+    def subjects(self) -> pa.StringArray:
+        """What the decisions are about: the proposals' subjects first and then the holds'."""
         subjects = [
             *self.judgement.proposals["subject"].chunks,
             *self.proposed.holds["subject"].chunks,
         ]
-        return ids_of(self.at, self.batch_id, pa.chunked_array(subjects, _TEXT).combine_chunks())
+        return pa.chunked_array(subjects, _TEXT).combine_chunks()
+
+    @cached_property
+    def ids(self) -> pa.StringArray:
+        """The decisions' ids, in the order of their subjects."""
+        return ids_of(self.at, self.batch_id, self.subjects)
+
+    @cached_property
+    def _known(self) -> Evidence:
+        """What was known at each decision, in their order: found once for all parts of the entries."""
+        return self.evidence.take(self.subjects)
 
     @cached_property
     def decided(self) -> pa.Table:
@@ -202,7 +212,7 @@ class Batch:
         action = self.proposed.action
         decided = self.decided.slice(start, _ROWS_AT_ONCE)
         asked = self.proposed.proposals.slice(start, _ROWS_AT_ONCE)
-        evidence = self.evidence.take(decided["subject"].combine_chunks())
+        evidence = self._known.slice(start, decided.num_rows)
         clipped = [asked[name].combine_chunks() for name in action.clippable]
         many = decided.num_rows
         return pa.table(
@@ -250,8 +260,8 @@ class Batch:
 
     def _hold_bodies(self, start: int) -> pa.Table:
         holds = self.proposed.holds.slice(start, _ROWS_AT_ONCE)
-        evidence = self.evidence.take(holds["subject"].combine_chunks())
         many = holds.num_rows
+        evidence = self._known.slice(self.decided.num_rows + start, many)
         return pa.table(
             {
                 "kind": pa.repeat("decision", many),
@@ -289,14 +299,13 @@ class Batch:
             str(first_status(verdict, self.wake.mode))
             for verdict in verdicts.dictionary.to_pylist()
         ]
-        subjects = [*decided["subject"].chunks, *holds["subject"].chunks]
         return pa.table(
             {
                 "decision_id": self.ids,
                 "batch": pa.repeat(number, total),
                 # The header comes first.
                 "place": pa.array(np.arange(1, total + 1)),
-                "subject": pa.chunked_array(subjects, _TEXT),
+                "subject": self.subjects,
                 "order_group": _padded(decided["order_group"], held, _TEXT),
                 "verdict": verdicts.cast(_TEXT),
                 "money_minor": _padded(decided[self.proposed.action.money], held, pa.int64()),
