@@ -16,7 +16,7 @@ import tempfile
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from collections.abc import Mapping as Map
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from functools import cache
 from itertools import chain, islice
@@ -28,6 +28,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from storekeep import retail
+from storekeep.ahead import ahead
 from storekeep.errors import InvariantBroken, Misused, Permanent, StorekeepError
 from storekeep.ingest.archives import Bounds, Opened, opened
 from storekeep.ingest.blocks import MALFORMED, Block, Drifted
@@ -35,7 +36,9 @@ from storekeep.ingest.feeds import Mapping
 from storekeep.ingest.formats import FORMATS
 from storekeep.ingest.pseudonyms import checked, matches, pseudonyms, ticket_pseudonyms
 from storekeep.ingest.sealing import Keys, seal
+from storekeep.ingest.shelf import Shelf, no_room
 from storekeep.ingest.statement import Statement, parsed, statement
+from storekeep.sql import quoted
 
 TASK_ROWS = 32_768
 TOGETHER_ROWS = 65_536
@@ -229,10 +232,10 @@ def _together(run: Run, waiting: list[_Begun]) -> Iterator[Piece]:
     with _told([one.file for one in waiting]):
         numbers = np.repeat(np.arange(len(waiting)), [len(one.block.lines) for one in waiting])
         every = np.arange(len(numbers))
-        made = _judge(run, [one.block for one in waiting], numbers, every, first=True)
-        equals = _number_equals(run, made)
-        judged = _numbered(run, made, (0, len(numbers)), equals=equals)
-        fates = _fates(run)
+        made, judged = _judge(run, [one.block for one in waiting], numbers, every, first=True)
+        fates = _fates([judged])
+        equals = _number_equals(run, made, [judged])
+        judged = _numbered(run, made, judged, equals=equals)
     before = 0
     for number, one in enumerate(waiting):
         rows = judged.slice(before, len(one.block.lines))
@@ -241,37 +244,44 @@ def _together(run: Run, waiting: list[_Begun]) -> Iterator[Piece]:
 
 
 def _alone(run: Run, file: _Begun, blocks: Iterable[Block], batch_rows: int) -> Iterator[Piece]:
-    """A large file: staged block by block, and handed on piece by piece when it is all there."""
+    """A large file: put by block after block, and handed on piece by piece when it is all there."""
+    with closing(Shelf(_database(os.getpid()).folder)) as shelf:
+        with _told([file.file]):
+            made, rows = _put_by(run, blocks, shelf)
+            fates = _fates(shelf.tables(["__file", "__fate"]))[0]
+            equals = _number_equals(run, made, shelf.tables(made.telling_apart))
+        starts = range(0, max(rows, 1), batch_rows)
+        pieces = shelf.pieces(batch_rows, len(starts))
+        for number, (start, piece) in enumerate(zip(starts, pieces, strict=True)):
+            with _told([file.file]):
+                judged = _numbered(run, made, piece, equals=equals)
+            malformed = run.connection.execute(
+                "SELECT * EXCLUDE (number) FROM malformed WHERE number >= ? AND number < ? ORDER BY number",
+                [start, start + batch_rows],
+            ).to_arrow_table()
+            last = number + 1 == len(starts)
+            yield Piece(file.file, number, last, file.unmapped, fates, made, judged, malformed)
+
+
+def _put_by(run: Run, blocks: Iterable[Block], shelf: Shelf) -> tuple[Statement, int]:
+    """Judge all blocks of a file, its malformed rows beside them; how, and how many rows it has."""
     made: Statement | None = None
     rows = 0
     run.connection.execute(
         "CREATE OR REPLACE TEMP TABLE malformed"
         '(line BIGINT, "column" VARCHAR, reason VARCHAR, raw VARCHAR, number BIGINT)'
     )
-    with _told([file.file]):
-        for block in blocks:
-            only = np.zeros(len(block.lines), np.int64)
-            good, bad = _counted(block, rows)
-            made = _judge(run, [block], only, good, first=made is None)
-            rows += block.rows
-            run.connection.register("bad", block.malformed.append_column("number", pa.array(bad)))
+    for block in ahead(iter(blocks)):
+        only = np.zeros(len(block.lines), np.int64)
+        good, bad = _counted(block, rows)
+        made, judged = _judge(run, [block], only, good, first=made is None)
+        shelf.add(judged)
+        rows += block.rows
+        with _registered(run, "bad", block.malformed.append_column("number", pa.array(bad))):
             run.connection.execute("INSERT INTO malformed SELECT * FROM bad")
-            run.connection.unregister("bad")
-        if made is None:
-            raise InvariantBroken(f"no block was read of {file.file}")
-        equals = _number_equals(run, made)
-        fates = _fates(run)[0]
-    starts = range(0, max(rows, 1), batch_rows)
-    for number, start in enumerate(starts):
-        bounds = start, start + batch_rows
-        with _told([file.file]):
-            judged = _numbered(run, made, bounds, equals=equals)
-        malformed = run.connection.execute(
-            "SELECT * EXCLUDE (number) FROM malformed WHERE number >= ? AND number < ? ORDER BY number",
-            bounds,
-        ).to_arrow_table()
-        last = number + 1 == len(starts)
-        yield Piece(file.file, number, last, file.unmapped, fates, made, judged, malformed)
+    if made is None:
+        raise InvariantBroken("no block was read of a file")
+    return made, rows
 
 
 def _counted(block: Block, before: int) -> tuple[np.ndarray, np.ndarray]:
@@ -288,17 +298,19 @@ def _told(files: Sequence[str]) -> Iterator[None]:
     """DuckDB's word that a file's types do not fit, or that the disk is full, in ours."""
     try:
         yield
-    except (duckdb.ProgrammingError, duckdb.NotSupportedError, duckdb.DataError) as error:
+    except (
+        duckdb.ProgrammingError,
+        duckdb.NotSupportedError,
+        duckdb.DataError,
+        pa.ArrowNotImplementedError,
+    ) as error:
         first = str(error).partition("\n")[0]
         raise Drifted(
             f"{', '.join(files[:3])}: the columns are not of the kinds that the mapping declares ({first})",
             files[0],
         ) from None
     except (duckdb.OutOfMemoryException, duckdb.IOException) as error:
-        folder = _database(os.getpid()).folder
-        raise Permanent(
-            f"no room left to work in {folder} ({error}); free some, or set TMPDIR"
-        ) from None
+        raise Permanent(no_room(_database(os.getpid()).folder, error)) from None
 
 
 @dataclass(frozen=True)
@@ -337,26 +349,59 @@ def _blocks(mapping: Mapping, file: Opened) -> Iterator[Block]:
     return FORMATS[mapping.format].blocks(file, mapping.read_columns, mapping.csv.dialect)
 
 
+@contextmanager
+def _registered(run: Run, name: str, table: pa.Table) -> Iterator[None]:
+    """The table under this name, for as long as it takes."""
+    run.connection.register(name, table)
+    try:
+        yield
+    finally:
+        run.connection.unregister(name)
+
+
 def _judge(
     run: Run, blocks: Sequence[Block], files: np.ndarray, numbers: np.ndarray, *, first: bool
-) -> Statement:
-    """Judge blocks of equal types and put their rows beside the others.
+) -> tuple[Statement, pa.Table]:
+    """Judge blocks of equal types; how it was done, and their rows in order.
 
-    `files` numbers their files, `numbers` the rows: several may stand on one line.
+    `files` numbers their files, `numbers` the rows: several may stand on one line. The digests of those that
+    are taken in are kept beside those of earlier blocks, if this is not the `first`.
     """
     cells = _hidden(run, pa.concat_tables([block.cells for block in blocks]))
     lines = pa.chunked_array([block.lines for block in blocks])
     made = statement(run.mapping, tuple(cells.schema.types), products=run.products)
-    names = [f"__c{place}" for place in range(cells.num_columns)]
-    places = ["__file", "__line", "__row"]
-    rows = pa.table([files, lines, numbers, *cells.columns], names=[*places, *names])
+    rows = pa.table(
+        {
+            "__file": files,
+            "__line": lines,
+            "__row": numbers,
+            **{f"__c{place}": column for place, column in enumerate(cells.columns)},
+            **_read(run, made, cells),
+        }
+    )
     # In pieces of equal size, so that every core has some.
     even = rows.combine_chunks().to_batches(TASK_ROWS)
-    run.connection.register("block", pa.Table.from_batches(even, rows.schema))
-    verb = "CREATE OR REPLACE TEMP TABLE staged AS" if first else "INSERT INTO staged"
-    run.connection.execute(f"{verb} {made.judge}")
-    run.connection.unregister("block")
-    return made
+    with _registered(run, "block", pa.Table.from_batches(even, rows.schema)):
+        judged = run.connection.sql(made.judge).to_arrow_table()
+    # As a rule they come as they went in, and sorting whole rows is dear.
+    order = judged["__row"].to_numpy()
+    judged = judged if (order[1:] > order[:-1]).all() else judged.sort_by("__row")
+    verb = "CREATE OR REPLACE TEMP TABLE digests AS" if first else "INSERT INTO digests"
+    with _registered(run, "judged", judged.select(["__fate", "__hash"])):
+        run.connection.execute(f"{verb} SELECT __hash FROM judged WHERE __fate IS NULL")
+    return made, judged
+
+
+def _read(run: Run, made: Statement, cells: pa.Table) -> dict[str, pa.Array]:
+    """What the cells hold, each read once in a block: most of a column are the same as others."""
+    found = {}
+    for place, reading in made.readings.items():
+        encoded = cells.column(place).combine_chunks().dictionary_encode()
+        with _registered(run, "cell", pa.table({f"__c{place}": encoded.dictionary})):
+            values = run.connection.execute(reading).to_arrow_table()
+        for name in values.column_names:
+            found[name] = values[name].combine_chunks().take(encoded.indices)
+    return found
 
 
 def _hidden(run: Run, cells: pa.Table) -> pa.Table:
@@ -413,18 +458,18 @@ def _without(cells: pa.Array, marks: pa.Array) -> pa.Array:
     return pc.if_else(pc.is_in(cells, value_set=marks), pa.scalar(None, pa.string()), cells)
 
 
-def _fates(run: Run) -> Map[int, Map[int | None, int]]:
-    """How many rows of each staged file had which fate, before equal ones are told apart."""
-    found: dict[int, dict[int | None, int]] = defaultdict(dict)
-    for file, fate, rows in run.connection.execute(
-        "SELECT __file, __fate, count(*) FROM staged GROUP BY ALL"
-    ).fetchall():
-        found[file][fate] = rows
+def _fates(judged: Iterable[pa.Table]) -> Map[int, Map[int | None, int]]:
+    """How many rows of each file had which fate, before equal ones are told apart."""
+    found: dict[int, dict[int | None, int]] = defaultdict(lambda: defaultdict(int))
+    for rows in judged:
+        counted = rows.group_by(["__file", "__fate"]).aggregate([([], "count_all")])
+        for one in counted.to_pylist():
+            found[one["__file"]][one["__fate"]] += one["count_all"]
     return found
 
 
-def _number_equals(run: Run, made: Statement) -> bool:
-    """Tell equal rows of a file apart: the table `equals` numbers the second and later ones from 2 on.
+def _number_equals(run: Run, made: Statement, judged: Iterable[pa.Table]) -> bool:
+    """Tell equal rows of a file apart: the table `equals` has the second and later ones, with their keys.
 
     Says whether there are any.
 
@@ -433,46 +478,52 @@ def _number_equals(run: Run, made: Statement) -> bool:
     Which of them counts as the first is settled by what else they say and only then by their place, so
     that another order of the same lines gives the same keys.
     """
-    several = (
-        "SELECT __hash, count(*) AS rows FROM staged WHERE __fate IS NULL "
-        "GROUP BY __hash HAVING count(*) > 1"
+    run.connection.execute(
+        "CREATE OR REPLACE TEMP TABLE several AS "
+        "SELECT __hash, count(*) AS rows FROM digests GROUP BY __hash HAVING count(*) > 1"
     )
     ((rows,),) = run.connection.execute(
-        f"SELECT CAST(coalesce(sum(rows), 0) AS BIGINT) FROM ({several})"
+        "SELECT CAST(coalesce(sum(rows), 0) AS BIGINT) FROM several"
     ).fetchall()
     if not rows:
         return False
-    order = ", ".join([*(f'"{name}"' for name in made.undecided), "__row"])
-    run.connection.execute("CREATE OR REPLACE TEMP TABLE equals (__row BIGINT, n BIGINT)")
+    for number, some in enumerate(judged):
+        verb = "INSERT INTO alike" if number else "CREATE OR REPLACE TEMP TABLE alike AS"
+        columns = ", ".join(quoted(name) for name in made.telling_apart)
+        with _registered(run, "judged", some):
+            run.connection.execute(
+                f"{verb} SELECT {columns} FROM judged "
+                "WHERE __fate IS NULL AND __hash IN (SELECT __hash FROM several)"
+            )
+    order = ", ".join([*(quoted(name) for name in made.undecided), "__row"])
+    run.connection.execute("CREATE OR REPLACE TEMP TABLE equals (__row BIGINT, __key VARCHAR)")
     # Some at a time: a window over all rows of a large file would not fit.
     shares = -(-rows // WINDOW_ROWS)
     for share in range(shares):
         run.connection.execute(f"""
             INSERT INTO equals
-            SELECT __row,
-              row_number() OVER (PARTITION BY __file, __key ORDER BY {order}) AS n
-            FROM staged
-            WHERE __fate IS NULL AND __hash % {shares} = {share}
-              AND __hash IN (SELECT __hash FROM ({several}))
-            QUALIFY n > 1
+            SELECT __row, md5(concat(__key, '|', n)) FROM (
+              SELECT __row, __key, row_number() OVER (PARTITION BY __file, __key ORDER BY {order}) AS n
+              FROM alike WHERE __hash % {shares} = {share}
+            ) WHERE n > 1
         """)
     return True
 
 
-def _numbered(run: Run, made: Statement, rows: tuple[int, int], *, equals: bool) -> pa.Table:
-    """The judged rows of a half-open range of row numbers, in order, equal ones told apart."""
-    low, high = rows
-    staged = f"(SELECT * FROM staged WHERE __row >= {low} AND __row < {high})"
-    if equals:
-        changed = f"CASE WHEN n IS NULL THEN __fate ELSE {len(made.fates) - 1} END AS __fate"
-        if made.counts_equals:
-            changed = "CASE WHEN n IS NULL THEN __key ELSE md5(concat(__key, '|', n)) END AS __key"
-        later = f"(SELECT * FROM equals WHERE __row >= {low} AND __row < {high})"
-        staged = (
-            f"(SELECT * EXCLUDE (n) REPLACE ({changed}) "
-            f"FROM {staged} LEFT JOIN {later} USING (__row))"
-        )
-    found = run.connection.execute(f"SELECT * FROM {staged}").to_arrow_table()
-    # As a rule they come as they were staged, and sorting whole rows is dear.
-    numbers = found["__row"].to_numpy()
-    return found if (numbers[1:] > numbers[:-1]).all() else found.sort_by("__row")
+def _numbered(run: Run, made: Statement, judged: pa.Table, *, equals: bool) -> pa.Table:
+    """Judged rows of a file, in order, equal ones told apart."""
+    if not equals or not judged.num_rows:
+        return judged
+    numbers = judged["__row"].to_numpy()
+    later = run.connection.execute(
+        "SELECT * FROM equals WHERE __row >= ? AND __row <= ? ORDER BY __row",
+        [int(numbers[0]), int(numbers[-1])],
+    ).to_arrow_table()
+    changed = np.zeros(len(numbers), bool)
+    changed[np.searchsorted(numbers, later["__row"].to_numpy())] = True
+    name, values = "__fate", pa.repeat(pa.scalar(len(made.fates) - 1, pa.int16()), later.num_rows)
+    if made.counts_equals:
+        name, values = "__key", later["__key"].combine_chunks()
+    place = judged.column_names.index(name)
+    column = pc.replace_with_mask(judged[name].combine_chunks(), pa.array(changed), values)
+    return judged.set_column(place, name, column)

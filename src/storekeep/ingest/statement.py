@@ -14,6 +14,7 @@ Amounts are rounded to whole minor units, halves away from zero, so that a retur
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping as Map
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -28,6 +29,7 @@ from storekeep.ingest.feeds import BUILT_IN, Mapping, Rule
 from storekeep.sql import Expression, Family, literal, quoted
 
 CLOCK_GAP_BIT = 60
+_WIDE = re.compile(r"DECIMAL\((?:19|[23]\d),(\d|1[0-7])\)")
 
 
 @dataclass(frozen=True)
@@ -44,18 +46,25 @@ class Fate:
 class Statement:
     """The statement, and what its codes mean.
 
-    `judge` selects from `block` (`__file`, `__line`, `__row`, `__c0`, …) one row each: the first three, the
-    target's columns that a file can give, `__s_…` (what is sealed of the row), `__fate` (place in `fates`,
-    NULL when taken in), `__spoke` (a bit for each rule that holds), `__raw` (the row as JSON, where it may be
-    turned away), `__key`, a digest of what makes the row itself, and `__hash` of that. Where rows have no
-    key of their own, equal ones are counted (`counts_equals`); `undecided` are the columns that can still
-    differ between them.
+    `readings` select, by the place of a source column, what the cells of a table `cell` hold, in their order.
+    `judge` selects from `block` (`__file`, `__line`, `__row`, `__c0`, …, and what was read) one row each: the
+    first three, the target's columns that a file can give, `__s_…` (what is sealed of the row), `__fate`
+    (place in `fates`, NULL when taken in), `__spoke` (a bit for each rule that holds), `__raw` (the row as
+    JSON, where it may be turned away), `__key`, a digest of what makes the row itself, and `__hash` of that.
+    Where rows have no key of their own, equal ones are counted (`counts_equals`); `undecided` are the
+    columns that can still differ between them.
     """
 
+    readings: Map[int, str]
     judge: str
     fates: tuple[Fate, ...]
     counts_equals: bool
     undecided: tuple[str, ...]
+
+    @property
+    def telling_apart(self) -> tuple[str, ...]:
+        """The columns by which equal rows are told apart."""
+        return ("__file", "__row", "__fate", "__hash", "__key", *self.undecided)
 
 
 @dataclass(frozen=True)
@@ -101,7 +110,10 @@ def statement(
     body = _final(mapping, readers, fates, given, tuple(extra))
     counts = _counts_equals(mapping)
     undecided = [name for name in given if counts and name not in {*identity(mapping), "day"}]
-    return Statement(f"WITH {with_}\n{body}", fates, counts, tuple(undecided))
+    readings = {
+        place: _reading(mapping, place, one) for place, one in enumerate(readers) if _is_read(one)
+    }
+    return Statement(readings, f"WITH {with_}\n{body}", fates, counts, tuple(undecided))
 
 
 @lru_cache(maxsize=256)
@@ -181,30 +193,34 @@ def _fits(mapping: Mapping, name: str, one: Expression, path: tuple[str | int, .
         )
 
 
-def _typed(mapping: Mapping, readers: Sequence[Cell]) -> str:
-    """Each row's cells, and what they hold. A time is dear to read, so each is read once a block.
+def _is_read(one: Cell) -> bool:
+    """Whether a column's cells are read before the rows are judged: it is dear, and most are like others."""
+    return one.kind != "text"
 
-    Lines of one basket share theirs, as do those of one report.
-    """
-    gaps, joins = [], []
+
+def _reading(mapping: Mapping, place: int, one: Cell) -> str:
+    """What the cells of one column hold."""
+    found = [f'{one.value} AS "__v{place}"']
+    if one.gap is not None:
+        found.append(f'{one.gap} AS "__g{place}"')
+    if one.name == _tells_day(mapping):
+        found.append(f'{_day(mapping, one.value)} AS "__d{place}"')
+    return f"SELECT {', '.join(found)} FROM cell"
+
+
+def _typed(mapping: Mapping, readers: Sequence[Cell]) -> str:
+    """Each row's cells, and what they hold."""
     columns = ["__file", "__line", "__row", *(one.cell for one in readers)]
+    gaps = []
     for place, one in enumerate(readers):
-        if one.kind != "time":
-            columns.append(f"{one.value} AS {quoted(one.name)}")
-            continue
-        found = {"k": one.cell, "v": one.value, "g": one.gap or "false"}
+        read = f'"__v{place}"' if _is_read(one) else one.value
+        columns.append(f"{read} AS {quoted(one.name)}")
+        if one.gap is not None:
+            gaps.append(f'coalesce("__g{place}", false)')
         if one.name == _tells_day(mapping):
-            found["d"] = _day(mapping, one.value)
             columns.append(f'"__d{place}" AS __day')
-        told = ", ".join(f'{text} AS "__{name}{place}"' for name, text in found.items())
-        joins.append(
-            f"LEFT JOIN (SELECT {told} FROM (SELECT DISTINCT {one.cell} FROM block))"
-            f' ON {one.cell} IS NOT DISTINCT FROM "__k{place}"'
-        )
-        columns.append(f'"__v{place}" AS {quoted(one.name)}')
-        gaps.append(f'"__g{place}"')
     columns.append(f"({' OR '.join(gaps) or 'false'}) AS __gap")
-    return f"SELECT {', '.join(columns)} FROM block {' '.join(joins)}"
+    return f"SELECT {', '.join(columns)} FROM block"
 
 
 def _tells_day(mapping: Mapping) -> str | None:
@@ -288,9 +304,7 @@ def _converted(mapping: Mapping, name: str, one: Expression) -> str:
             text = f"{literal(mapping.source + ':')} || {text}"
         return f"TRY({text})"
     if column.unit == "minor money unit":
-        scale = _minor_units(mapping)
-        exact = source if one.type != "DOUBLE" else f"CAST({source} AS DECIMAL(38,6))"
-        return f"TRY(CAST(round({exact} * {scale}) AS BIGINT))"
+        return _in_minor_units(one, _minor_units(mapping))
     if column.kind == "int":
         if found is Family.INTEGER:
             return f"TRY(CAST({source} AS BIGINT))"
@@ -305,6 +319,18 @@ def _converted(mapping: Mapping, name: str, one: Expression) -> str:
         local = f"timezone({day_zone}, {source})" if found is Family.INSTANT else source
         return f"TRY(CAST({local} AS DATE))"
     return f"TRY({source})"
+
+
+def _in_minor_units(one: Expression, scale: str) -> str:
+    """An amount in whole minor units."""
+    source, wide = one.sql(), _WIDE.fullmatch(one.type)
+    exact = source if one.type != "DOUBLE" else f"CAST({source} AS DECIMAL(38,6))"
+    whole = f"TRY(CAST(round({exact} * {scale}) AS BIGINT))"
+    if wide is None:
+        return whole
+    # DuckDB rounds a decimal of more than 18 digits ten times slower than one of fewer, and most have fewer.
+    narrow = f"TRY_CAST({source} AS DECIMAL(18,{wide[1]}))"
+    return f"coalesce(TRY(CAST(round({narrow} * {scale}) AS BIGINT)), {whole})"
 
 
 def _minor_units(mapping: Mapping) -> str:
@@ -439,7 +465,9 @@ def _final(
         f"CASE WHEN {told} THEN CAST(to_json(struct_pack({raw})) AS VARCHAR) END AS __raw",
         f"CASE WHEN __fate IS NULL THEN {_key(mapping)} END AS __key",
     ]
-    return f"SELECT *, hash(__file, __key) AS __hash FROM (SELECT {', '.join(columns)} FROM fated)"
+    # One bit less, since DuckDB hands what it looks for in an Arrow table over as a signed number.
+    digest = "CAST(hash(__file, __key) >> 1 AS BIGINT) AS __hash"
+    return f"SELECT *, {digest} FROM (SELECT {', '.join(columns)} FROM fated)"
 
 
 def _counts_equals(mapping: Mapping) -> bool:

@@ -8,10 +8,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Generator, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import Any, TypeVar
+from typing import Any
 
 import duckdb
 import numpy as np
@@ -20,6 +19,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from storekeep import canonical
+from storekeep.ahead import ahead
 from storekeep.decisions import HOLDS, Action, Evidence, Proposed, first_status, step
 from storekeep.errors import InvariantBroken
 from storekeep.ledger import merkle
@@ -51,7 +51,6 @@ SELECT rule.rule, rule.effect, min(rule.reason), count(*) FROM (
     '[{"rule": "VARCHAR", "effect": "VARCHAR", "reason": "VARCHAR"}]')) AS rule
   FROM page WHERE entry->>'kind' = 'decision') GROUP BY 1, 2
 """
-_Made = TypeVar("_Made")
 _NOTHING_RELEASED = pa.table(
     {
         "batch": pa.array([], pa.int64()),
@@ -213,7 +212,7 @@ def runs(
     reading = _Reading(action, evidence)
     read = (reading.block(entries(tx, first, last)) for first, last in _blocks(tx, since, until))
     waiting = []
-    for block in _ahead(read):
+    for block in ahead(read):
         released = block.released
         for number, run in block.runs():
             before = pc.less(released["batch"], number)
@@ -223,15 +222,6 @@ def runs(
                 yield replace(run, released=pa.concat_tables(waiting))
                 waiting = []
         waiting.append(released)
-
-
-def _ahead(made: Iterator[_Made]) -> Iterator[_Made]:
-    """The same, each made while the one before is used; close it before what it reads from is closed."""
-    with ThreadPoolExecutor(1) as pool:
-        following = pool.submit(next, made, None)
-        while (found := following.result()) is not None:
-            following = pool.submit(next, made, None)
-            yield found
 
 
 def _blocks(tx: Transaction, since: datetime, until: datetime) -> Iterator[tuple[int, int]]:

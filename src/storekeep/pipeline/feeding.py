@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import partial
@@ -20,6 +19,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from storekeep import bus, ingest
+from storekeep.ahead import ahead
 from storekeep.errors import Misused, Refused, StorekeepError
 from storekeep.events import FED, HEADQUARTERS, Event, Fed, event
 from storekeep.ingest.contracts import STATES, Contract
@@ -114,7 +114,7 @@ class Feeding(Agreeing):
             # Who is told of a file that cannot be read is told here, and not in another thread; and whoever
             # seals asks the store for keys, which is of one thread as well.
             here = refuse is not None or bool(mapping.sealed)
-            for batches in together if here else _ahead(together):
+            for batches in together if here else ahead(together):
                 self._read(replace(reading, begun_at=self.now(), batches=batches), told)
                 self.look_by_time()
                 step(sum(each.read for each in batches))
@@ -570,15 +570,6 @@ def _together(loaded: Iterator[ingest.Loaded]) -> Iterator[list[ingest.Loaded]]:
         raise
     if waiting:
         yield waiting
-
-
-def _ahead(batches: Iterator[list[ingest.Loaded]]) -> Iterator[list[ingest.Loaded]]:
-    """The same, the next of them made in a thread of its own while one is dealt with."""
-    with ThreadPoolExecutor(1) as maker:
-        coming = maker.submit(next, batches, None)
-        while (ready := coming.result()) is not None:
-            coming = maker.submit(next, batches, None)
-            yield ready
 
 
 @dataclass(frozen=True)
