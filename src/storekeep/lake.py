@@ -337,6 +337,42 @@ class Lake:
         return [unquote(each) for each in table.file_uris(file_pruning_predicate=wanted)]
 
 
+@dataclass(frozen=True)
+class Outside:
+    """A table that others keep, as it is at a version: the Parquet files that its rows are in."""
+
+    path: str
+    files: tuple[str, ...]
+    version: int | None = None
+
+    def relation(self) -> str:
+        """Its rows for a query of DuckDB, each with its file's number and its own, counted from 0."""
+        listed = ", ".join(_literal(file) for file in self.files)
+        return f"read_parquet([{listed}], file_row_number = true, hive_partitioning = false)"
+
+
+def outside(path: str, version: int | None = None) -> Outside:
+    """A table that others keep: a Delta table at a version (the newest otherwise), or Parquet files.
+
+    `path` is a folder, a file, or a pattern of files. Raises `Refused` where there is no such table.
+    """
+    try:
+        if Path(path, "_delta_log").is_dir():
+            table = DeltaTable(path, version=version)
+            files = sorted(unquote(each) for each in table.file_uris())
+            return Outside(path, tuple(files), table.version())
+    except (OSError, delta.DeltaError) as error:
+        raise Refused(f"{path} cannot be read as a Delta table: {_first_line(error)}") from error
+    if version is not None:
+        raise Refused(f"{path} is no Delta table, so that it has no version {version}")
+    pattern = Path(path, "*.parquet") if Path(path).is_dir() else Path(path)
+    below = pattern.relative_to(pattern.anchor)
+    found = tuple(sorted(str(each) for each in Path(pattern.anchor).glob(str(below))))
+    if not found:
+        raise Refused(f"there is no Parquet file and no Delta table at {path}")
+    return Outside(path, found)
+
+
 def newest(table: Table) -> str:
     """A question for a table's facts as known by the parameter `known_by`: of what was restated the last."""
     return (

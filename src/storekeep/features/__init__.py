@@ -1,5 +1,6 @@
 """Features: what is known about a subject as of a time, the same for a decision and for its replay."""
 
+from storekeep.features.definition import Feature, FeatureSet, Source
 from storekeep.features.origins import ORIGINS, Asked, Used, behind_features, behind_stock
 from storekeep.features.sku_location import (
     FEATURE_TABLE,
@@ -24,7 +25,10 @@ __all__ = [
     "SCHEMA",
     "VERSION",
     "Asked",
+    "Feature",
+    "FeatureSet",
     "Moved",
+    "Source",
     "Used",
     "behind_features",
     "behind_stock",

@@ -31,6 +31,7 @@ caller: the same steps run live, in a demonstration and in a replay.
     working     all of it once, and again and again in a process of its own
     lineage     from a decision or a table back to runs, files and lines
     openlineage the same as OpenLineage events, for others
+    featuring   features that people declare over their own tables, as of any time and by now
 """
 
 from __future__ import annotations
@@ -48,15 +49,15 @@ from storekeep.errors import Misused, Refused
 from storekeep.lake import Lake
 from storekeep.pipeline.answering import digest_of
 from storekeep.pipeline.deciding import Run
+from storekeep.pipeline.featuring import Featuring
 from storekeep.pipeline.opening import utc_now
-from storekeep.pipeline.openlineage import Exporting
 from storekeep.pipeline.working import Worker
 from storekeep.store import Store, Transaction
 
 __all__ = ["Pipeline", "Run", "Worker", "digest_of", "opened", "utc_now"]
 
 
-class Pipeline(Exporting):
+class Pipeline(Featuring):
     """One tenant's stages over one store, one lake and its adapters."""
 
 

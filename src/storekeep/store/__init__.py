@@ -10,6 +10,7 @@ Hides its tables, roles and sessions. `connection` opens a `Store` and brings it
     people     what is personal, sealed, and the keys that open it
     arrivals   what was sent over HTTP and in batches, and lines that are told again when they change
     traced     what each run read and wrote
+    online     features as they are by now
 
 `receiving` writes what comes over HTTP, durably and many at a time.
 """
@@ -17,6 +18,7 @@ Hides its tables, roles and sessions. `connection` opens a `Store` and brings it
 from storekeep.store.arrivals import RESTATED, Arrival, End
 from storekeep.store.connection import ROLE, SCHEMA, Store, become
 from storekeep.store.facts import PARTITIONS, STOCK, TOLD_FROM, DeadLetter, LogRow, Unread
+from storekeep.store.online import Found, Reader
 from storekeep.store.pages import Page, packed
 from storekeep.store.receiving import Receiving
 from storekeep.store.recorded import ENTRIES, Standing
@@ -38,8 +40,10 @@ __all__ = [
     "Arrival",
     "DeadLetter",
     "End",
+    "Found",
     "LogRow",
     "Page",
+    "Reader",
     "Receiving",
     "Standing",
     "Store",

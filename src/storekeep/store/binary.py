@@ -30,6 +30,7 @@ _NUMBERS: Mapping[int, tuple[pa.DataType, str]] = {
     _TIMES: (pa.timestamp("us", tz="UTC"), ">i8"),
     _DATES: (pa.date32(), ">i4"),
 }
+_LISTS: Mapping[int, int] = {1009: _TEXT, 1016: 20, 1022: 701}
 _EPOCH = np.datetime64("2000-01-01")
 _SINCE_1970 = {_TIMES: _EPOCH.astype("M8[us]").astype(int), _DATES: _EPOCH.astype(int)}
 
@@ -50,6 +51,8 @@ def encoded(rows: pa.Table, kinds: Sequence[int]) -> Iterator[memoryview]:
 
 def _cells(column: pa.Array, kind: int) -> tuple[pa.Array, pa.Array]:
     """The lengths of a column's values, -1 of what is null, and the values."""
+    if kind in _LISTS:
+        return _lists(column, _LISTS[kind])
     if kind == _TEXT:
         values = column.cast(pa.string()).cast(pa.binary())
         lengths = pc.fill_null(pc.binary_length(values), -1).to_numpy().astype(">i4")
@@ -62,6 +65,22 @@ def _cells(column: pa.Array, kind: int) -> tuple[pa.Array, pa.Array]:
         lengths[~known.to_numpy(zero_copy_only=False)] = -1
         values = pc.if_else(known, values, pa.scalar(b"", pa.binary()))
     return _fixed(lengths), values
+
+
+def _lists(column: pa.StructArray, kind: int) -> tuple[pa.Array, pa.Array]:
+    """Structures as lists of their members: dimensions, kind, length, and then the values."""
+    members = column.flatten()
+    if not members:
+        empty = pa.scalar(struct.pack(">iii", 0, 0, kind), pa.binary())
+        values = pa.repeat(empty, len(column))
+    else:
+        nulls = any(each.null_count for each in members)
+        opening = struct.pack(">iiiii", 1, int(nulls), kind, len(members), 1)
+        cells: list[Any] = [pa.scalar(opening, pa.binary())]
+        for each in members:
+            cells += _cells(each, kind)
+        values = pc.binary_join_element_wise(*cells, pa.scalar(b"", pa.binary()))
+    return _fixed(pc.binary_length(values).to_numpy().astype(">i4")), values
 
 
 def _uuids(column: pa.Array) -> np.ndarray[Any, Any]:

@@ -18,6 +18,7 @@ from psycopg import sql
 from psycopg.rows import dict_row
 
 from storekeep.errors import InvariantBroken, Permanent, Refused, Transient
+from storekeep.store.online import Reader
 from storekeep.store.session import LOCK
 from storekeep.store.transaction import Transaction
 
@@ -68,6 +69,19 @@ class Store:
             if connection.broken or connection.closed:
                 self._connection = None
             raise _named(error) from error
+
+    def reader(self, tenant: str) -> Reader:
+        """Another connection, on which one tenant's features are read."""
+        try:
+            opened = psycopg.connect(self._conninfo, autocommit=True, connect_timeout=10)
+            opened.execute(
+                "SELECT set_config('role', %s, false), set_config('storekeep.tenant', %s, false),"
+                " set_config('search_path', %s, false), set_config('timezone', 'UTC', false)",
+                (ROLE, tenant, SCHEMA),
+            )
+        except psycopg.Error as error:
+            raise _named(error) from error
+        return Reader(opened, tenant)
 
     def migrate(self) -> list[str]:
         """Bring the schema up to date; return the migrations that were applied.

@@ -11,11 +11,12 @@ from typing import Any
 
 from storekeep.decisions import ModeChange, least_id
 from storekeep.store.arrivals import Arriving
+from storekeep.store.online import Online
 from storekeep.store.people import People
 from storekeep.store.traced import Traces
 
 
-class Transaction(Arriving, People, Traces):
+class Transaction(Arriving, People, Traces, Online):
     """One tenant's open transaction; made by `Store.transaction` only."""
 
     # Agents -----------------------------------------------------------------------------------------
