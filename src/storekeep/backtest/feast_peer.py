@@ -245,7 +245,7 @@ def _answer(store: Any, asked: list[str], keys: Sequence[str]) -> Answer:
 def _clients(config: Any, asked: list[str], requests: Sequence[Sequence[str]]) -> Iterator[Barrier]:
     """Sixteen processes that share the requests: at the gate before the first and after the last.
 
-    Made while nothing but modules is loaded: a process that is copied with threads in it may never wake, and
+    Made before anything starts threads: a process that is copied with threads in it may never wake, and
     one that is not copied imports Feast again. Python holds back threads that work as hard as Feast does.
     """
     context = multiprocessing.get_context("fork")
