@@ -48,7 +48,7 @@ lock: $(VENV)/.installed-dev ## Remake the lock files in requirements/ from pypr
 	@$(RUN) tools/lock.py $(ARGS)
 
 clean: ## Remove the virtual environment, caches and build output (never .storekeep)
-	rm -rf $(VENV) build dist docs/_build .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache htmlcov
+	rm -rf $(VENV) $(VENV)-feast build dist docs/_build .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache htmlcov
 	rm -f .coverage .coverage.*
 	find src tests tools docs -name __pycache__ -type d -prune -exec rm -rf {} +
 

@@ -2,8 +2,8 @@
 
 `make lock` keeps what is locked and changes only what pyproject.toml asks for; `make lock ARGS=--upgrade`
 takes the newest versions that pyproject.toml allows. `dev.lock` is solved first and binds the others, so that
-what is tested is what runs. `--check` asks no package index: it compares the files with each other and with
-pyproject.toml.
+what is tested is what runs; it does not bind what is installed apart from Storekeep, to measure against.
+`--check` asks no package index: it compares the files with each other and with pyproject.toml.
 """
 
 from __future__ import annotations
@@ -19,8 +19,14 @@ from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).resolve().parent.parent
 FOLDER = Path("requirements")
-EXTRAS_OF = {"dev": ["bench", "demo", "kafka", "nats", "web"], "demo": ["demo"], "run": []}
-GROUPS_OF = {"dev": ["build", "dev"], "demo": ["build"], "run": []}
+EXTRAS_OF = {
+    "dev": ["bench", "demo", "kafka", "nats", "web"],
+    "demo": ["demo"],
+    "run": [],
+    "feast": [],
+}
+GROUPS_OF = {"dev": ["build", "dev"], "demo": ["build"], "run": [], "feast": ["feast"]}
+APART = {"feast"}
 
 PIN = re.compile(r"^(?P<name>[a-z0-9.-]+)==(?P<version>\S+)(?: ; .+)? \\$")
 HASH = re.compile(r"^    --hash=sha256:[0-9a-f]{64}(?: \\)?$")
@@ -28,13 +34,18 @@ HASH = re.compile(r"^    --hash=sha256:[0-9a-f]{64}(?: \\)?$")
 
 def solve(kind: str, asked: list[str]) -> None:
     """Write one lock file."""
-    command = [sys.executable, "-m", "uv", "pip", "compile", "pyproject.toml"]
+    command = [sys.executable, "-m", "uv", "pip", "compile"]
+    if kind not in APART:
+        command.append("pyproject.toml")
     command += [word for extra in EXTRAS_OF[kind] for word in ("--extra", extra)]
     command += [word for group in GROUPS_OF[kind] for word in ("--group", group)]
     command += ["--universal", "--python-version", "3.11", "--fork-strategy", "fewest"]
     command += ["--generate-hashes", "--no-emit-index-url", "--no-emit-find-links"]
     command += ["--no-header", "--no-annotate", "--quiet"]
-    command += asked if kind == "dev" else ["--constraint", str(FOLDER / "dev.lock")]
+    if kind == "dev" or kind in APART:
+        command += asked
+    else:
+        command += ["--constraint", str(FOLDER / "dev.lock")]
     command += ["--output-file", str(FOLDER / f"{kind}.lock")]
     subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
 
@@ -53,7 +64,7 @@ def pins(kind: str) -> tuple[dict[str, str], list[str]]:
 def wanted(kind: str) -> list[Requirement]:
     """Return what pyproject.toml asks for, for one kind of installation."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
-    lines = list(project["project"]["dependencies"])
+    lines = [] if kind in APART else list(project["project"]["dependencies"])
     for extra in EXTRAS_OF[kind]:
         lines += project["project"]["optional-dependencies"][extra]
     for group in GROUPS_OF[kind]:
@@ -69,7 +80,7 @@ def check(kind: str, tested: dict[str, str]) -> list[str]:
         version = pinned.get(canonicalize_name(need.name))
         if version is None or not need.specifier.contains(version, prereleases=True):
             faults.append(f"{where}: has {need.name} {version}, pyproject.toml asks for {need}")
-    for name, version in pinned.items():
+    for name, version in () if kind in APART else pinned.items():
         if tested.get(name) != version:
             faults.append(f"{where}: has {name} {version}, dev.lock {tested.get(name)}")
     return faults

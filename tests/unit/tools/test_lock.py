@@ -25,6 +25,7 @@ def test_the_lock_files_agree_with_each_other_and_with_the_project(copy: Path) -
     [
         ("requirements/run.lock", "duckdb==1.5.5", "duckdb==1.5.4"),
         ("requirements/demo.lock", "jinja2==", "jinja3=="),
+        ("requirements/feast.lock", "feast==0.67", "feast==0.66"),
         ("pyproject.toml", "duckdb==1.5.5", "duckdb==1.5.6"),
         ("requirements/dev.lock", "pytest==", "-" + "-index-url x\npytest=="),
         ("requirements/dev.lock", "    --hash=sha256:", "    --hash=md5:"),
