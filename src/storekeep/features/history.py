@@ -285,42 +285,40 @@ def _meet(connection: duckdb.DuckDBPyConnection, place: int, one: Wanted) -> Non
     )
     connection.execute(
         f"CREATE TEMP TABLE told{place} AS SELECT __code, {occurred} AS __occurred, {learned} AS __known,"
-        f" {_ROW} AS __row FROM {one.outside.relation()} JOIN subject{place} USING ({keys})"
+        f" greatest({occurred}, {learned}) AS __seen, {_ROW} AS __row"
+        f" FROM {one.outside.relation()} JOIN subject{place} USING ({keys})"
         f" WHERE {quoted(source.occurred_at)} IS NULL OR {quoted(known)} IS NULL OR {occurred} <="
         " (SELECT max(epoch_us(__time)) FROM label_row)"
     )
+    # A row that came after a later one never counts; of rows that are seen at once the last one does.
+    connection.execute(
+        f"CREATE TEMP TABLE seen{place} AS SELECT __code, __seen, __occurred, __row,"
+        " lead(__seen) OVER told = __seen AND lead(__occurred) OVER told = __occurred"
+        " AND lead(__known) OVER told = __known AS __twice, lead(__seen) OVER told IS DISTINCT FROM __seen"
+        " AND __occurred = max(__occurred) OVER (told ROWS UNBOUNDED PRECEDING) AS __counts"
+        f" FROM told{place} WINDOW told AS (PARTITION BY __code ORDER BY __seen, __occurred, __known)"
+    )
     _unambiguous(connection, place, one)
-    counts = f"told{place}"
-    if source.known_at is not None:
-        # A row that came after a later one never counts; of rows that are seen at once the last one does.
-        counts = (
-            "(SELECT __code, __seen, max(__occurred) AS __occurred,"
-            " arg_max(__row, (__occurred, __known)) AS __row FROM (SELECT *, max(__occurred) OVER"
-            " (PARTITION BY __code ORDER BY __seen, __occurred, __known"
-            " ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING) AS __before FROM"
-            f" (SELECT *, greatest(__occurred, __known) AS __seen FROM told{place}))"
-            " WHERE __before IS NULL OR __occurred >= __before GROUP BY __code, __seen)"
-        )
-    seen = "__occurred" if source.known_at is None else "__seen"
     connection.execute(
         f"CREATE TEMP TABLE met{place} AS SELECT __n, __moment, __occurred, __row FROM"
         f" (SELECT __n, __code, epoch_us(__time) AS __moment FROM label_row JOIN subject{place}"
-        f" USING ({keys})) AS label ASOF LEFT JOIN {counts} AS row"
-        f" ON label.__code = row.__code AND label.__moment >= row.{seen}"
+        f" USING ({keys})) AS label ASOF LEFT JOIN (SELECT * FROM seen{place} WHERE __counts) AS row"
+        " ON label.__code = row.__code AND label.__moment >= row.__seen"
     )
+    connection.execute(f"DROP TABLE told{place}")
+    connection.execute(f"DROP TABLE seen{place}")
 
 
 def _unambiguous(connection: duckdb.DuckDBPyConnection, place: int, one: Wanted) -> None:
     """Refuse rows without a time, and rows of one subject and time that do not say the same."""
     declared = one.checked.declared
     without, several = connection.execute(
-        "SELECT sum(without), count(*) FILTER (rows > 1) FROM (SELECT count(*) AS rows,"
-        " count(*) FILTER (__occurred IS NULL OR __known IS NULL) AS without"
-        f" FROM told{place} GROUP BY __code, __occurred, __known)"
+        f"SELECT (SELECT count(*) FROM told{place} WHERE __occurred IS NULL OR __known IS NULL),"
+        f" (SELECT count(*) FROM seen{place} WHERE __twice)"
     ).fetchall()[0]
     if without:
         raise Refused(
-            f"features {declared.name}: {int(without)} rows of {one.outside.path} have no time in"
+            f"features {declared.name}: {without} rows of {one.outside.path} have no time in"
             f" {declared.source.occurred_at} or {declared.source.known_at or declared.source.occurred_at}"
         )
     if not several:
@@ -337,11 +335,15 @@ def _unambiguous(connection: duckdb.DuckDBPyConnection, place: int, one: Wanted)
         subject = ", ".join(
             f"{key}={value}" for key, value in zip(declared.keys, found, strict=False)
         )
-        when = stamp(datetime.fromtimestamp(0, UTC) + timedelta(microseconds=found[-1]))
         raise Refused(
-            f"feature {one.names[0]}: {one.outside.path} has several values of {subject} at {when}, and"
-            " nothing tells which of them counts; name the column that does with Source(known_at=…)"
+            f"feature {one.names[0]}: {one.outside.path} has several values of {subject} at"
+            f" {_stamp(found[-1])}, and nothing tells which of them counts; name the column that does with"
+            " Source(known_at=…)"
         )
+
+
+def _stamp(microseconds: int) -> str:
+    return stamp(datetime.fromtimestamp(0, UTC) + timedelta(microseconds=microseconds))
 
 
 def _count_missing(
@@ -365,8 +367,8 @@ def _count_missing(
         ).fetchall()[0][0]
         why = "nothing was known of it yet"
         if occurred is not None:
-            held = stamp(datetime.fromtimestamp(0, UTC) + timedelta(microseconds=occurred))
-            why = f"the last that was known is of {held}, and holds for {declared.limit(each)}"
+            limit_ = declared.limit(each)
+            why = f"the last that was known is of {_stamp(occurred)}, and holds for {limit_}"
         raise Refused(
             f"feature {each.name} of {join.about(one, first)} (label {first}, counted from 0) has no value:"
             f" {why}; so it is of {before + stale} labels in all. Leave them out, or declare a default"
