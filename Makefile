@@ -39,6 +39,7 @@ bench: $(VENV)/.installed-dev ## Measure, and compare with what one would use in
 	@$(RUN) benchmarks/record.py spine $(ARGS)
 	@$(RUN) benchmarks/record.py decisions $(ARGS)
 	@$(RUN) benchmarks/record.py ingest $(ARGS)
+	@$(RUN) benchmarks/record.py features $(ARGS)
 
 docs: $(VENV)/.installed-dev ## Build the documentation into docs/_build/html, warnings as errors
 	@$(RUN) -m sphinx -W --keep-going -q -b html -d docs/_build/doctrees docs docs/_build/html

@@ -16,7 +16,7 @@ import pyarrow as pa
 Kind = Literal["text", "int", "float", "bool", "date", "time", "bytes"]
 Privacy = Literal["public", "internal", "pseudonym", "personal"]
 
-_ARROW: Mapping[Kind, pa.DataType] = {
+ARROW: Mapping[Kind, pa.DataType] = {
     "text": pa.string(),
     "int": pa.int64(),
     "float": pa.float64(),
@@ -25,6 +25,7 @@ _ARROW: Mapping[Kind, pa.DataType] = {
     "time": pa.timestamp("us", tz="UTC"),
     "bytes": pa.binary(),
 }
+"""The Arrow type of each kind of column."""
 _POSTGRESQL: Mapping[Kind, str] = {
     "text": "text",
     "int": "bigint",
@@ -34,7 +35,7 @@ _POSTGRESQL: Mapping[Kind, str] = {
     "time": "timestamptz",
     "bytes": "bytea",
 }
-_DUCKDB: Mapping[Kind, str] = {
+DUCKDB: Mapping[Kind, str] = {
     "text": "VARCHAR",
     "int": "BIGINT",
     "float": "DOUBLE",
@@ -43,6 +44,7 @@ _DUCKDB: Mapping[Kind, str] = {
     "time": "TIMESTAMPTZ",
     "bytes": "BLOB",
 }
+"""The type of each kind of column in DuckDB."""
 
 
 @dataclass(frozen=True)
@@ -86,7 +88,7 @@ class Table:
         return pa.schema(
             pa.field(
                 column.name,
-                _ARROW[column.kind],
+                ARROW[column.kind],
                 nullable=column.nullable,
                 metadata={"unit": column.unit or "", "privacy": column.privacy},
             )
@@ -114,7 +116,7 @@ class Table:
 
     def duckdb_types(self) -> dict[str, str]:
         """Each column's type in DuckDB, by name: the schema that expressions are checked against."""
-        return {column.name: _DUCKDB[column.kind] for column in self.columns}
+        return {column.name: DUCKDB[column.kind] for column in self.columns}
 
     @property
     def identity(self) -> tuple[str, ...]:

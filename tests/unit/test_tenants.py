@@ -146,6 +146,9 @@ def two(home_settings: Settings) -> Iterator[Two]:
             tx.restate("shop", STANDS)
             tx.name_items("shop", {"1": "bread"})
             tx.mark_sent("catalogue", [found[0]["batch_id"]])
+            assert tx.begin_online("price", "v", HENCE) == 1
+            tx.put_values(values())
+            tx.serve("price", "v")
         with store.transaction(eve) as tx:
             tx.make_tenant()
         version = found[0]["rulebook_version"]
@@ -186,6 +189,15 @@ def sealed(text: str = "sealed/x/crm:1") -> pa.Table:
     }
     at = {"occurred_at": HENCE, "known_at": HENCE}
     return pa.Table.from_pylist([{**row, **at}])
+
+
+def values() -> pa.Table:
+    """What is served of an item."""
+    nothing = pa.nulls(1, pa.struct([]))
+    price = pa.StructArray.from_arrays([pa.array([9])], ["price"])
+    columns = [pa.array([1]), pa.array(["bread"]), pa.array([HENCE]), price, nothing, nothing]
+    names = ["online", "subject", "occurred_at", "integers", "numbers", "texts"]
+    return pa.table(columns, names=names)
 
 
 def open_breaker() -> dict[str, Any]:
@@ -465,7 +477,9 @@ def reads(two: Two) -> dict[str, Callable[[Transaction], Any]]:
         "last_arrival": lambda tx: tx.last_arrival("shop"),
         "restated": lambda tx: tx.restated("shop", ["1"]).to_pylist(),
         "named_items": lambda tx: tx.named_items("shop"),
+        "online": lambda tx: tx.online(),
         # These change what is there and tell what they changed.
+        "serve": lambda tx: tx.serve("price", "v"),
         "drop_tasks": lambda tx: tx.drop_tasks(two.ids),
         "resume": lambda tx: tx.resume("offers"),
         "drop_drifts": lambda tx: tx.drop_drifts("tills"),
@@ -612,6 +626,11 @@ WRITES: dict[str, Callable[[Transaction, Two], Any]] = {
         },
     ),
     "append_steps": lambda tx, two: tx.append_steps(1, {1: two.ids[0]}),
+    "begin_online": lambda tx, _: tx.begin_online("price", "v", HENCE),
+    "put_values": lambda tx, _: tx.put_values(values()),
+    "serve": lambda tx, _: tx.serve("price", "v"),
+    "stop_serving": lambda tx, _: tx.stop_serving("price"),
+    "drop_online": lambda tx, _: tx.drop_online("price", "v"),
 }
 
 
@@ -643,6 +662,14 @@ def test_no_method_tells_of_others(two: Two) -> None:
         tx._run("SELECT set_config('storekeep.tenant', %s, true)", (two.eve,))
         assert tx.ledger_astray() == []
         raise Undone
+
+
+def test_a_reader_of_features_sees_its_own_tenant_alone(two: Two) -> None:
+    with two.store.reader(two.acme) as reader:
+        version, (found,) = reader.values("price", ["bread"])
+        assert (version, found.integers) == ("v", [9])
+    with two.store.reader(two.eve) as reader:
+        assert reader.values("price", ["bread"]) == (None, [])
 
 
 class Undone(Exception):

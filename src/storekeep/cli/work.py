@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 _DAY = click.DateTime(["%Y-%m-%d"])
 CARRIED = ("received", "batches", "known", "put_aside", "forwarded")
-_BENCHES = ("bus", "decisions", "ingest", "spine")
+_BENCHES = ("bus", "decisions", "features", "ingest", "spine")
 _MEASURED = (
     Column("Figure", wrap=True),
     Column("Value", right=True),
@@ -180,7 +180,7 @@ def _round_text(came: Mapping[str, Any]) -> str:
     "name",
     type=click.Choice(_BENCHES),
     metavar="NAME",
-    help="What to measure: bus, decisions, ingest, spine.",
+    help="What to measure: bus, decisions, features, ingest, spine.",
 )
 @click.option("--quick", is_flag=True, help="A tenth of the size.")
 @click.option(
@@ -188,18 +188,31 @@ def _round_text(came: Mapping[str, Any]) -> str:
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
     help="For ingest: a zip of daily files as UCI's Online Retail has them. Without it lines are made up.",
 )
+@click.option(
+    "--feast",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    metavar="PYTHON",
+    help="For features: a Python that has Feast. Without it there is nothing beside.",
+)
 @pass_asked
-def bench(asked: Asked, name: str, *, quick: bool, files: Path | None) -> None:
+def bench(asked: Asked, name: str, *, quick: bool, files: Path | None, feast: Path | None) -> None:
     """Measure, and compare with what one would use instead.
 
     A goal that was not met shows in the rows, and does not change the exit code.
     """
     settings = asked.settings()
-    from storekeep.backtest import bus_bench, decisions_bench, ingest_bench, spine_bench
+    from storekeep.backtest import (
+        bus_bench,
+        decisions_bench,
+        features_bench,
+        ingest_bench,
+        spine_bench,
+    )
 
     benches: Mapping[str, Callable[[Settings, bool], list[dict[str, Any]]]] = {
         "bus": bus_bench.run,
         "decisions": decisions_bench.run,
+        "features": partial(features_bench.run, feast=feast),
         "ingest": partial(ingest_bench.run, files=files),
         "spine": spine_bench.run,
     }

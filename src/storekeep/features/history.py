@@ -27,7 +27,7 @@ from storekeep.errors import InvariantBroken, Misused, Permanent, Refused
 from storekeep.features.declaring import KEY_KINDS, Checked
 from storekeep.features.definition import Feature
 from storekeep.lake import Outside
-from storekeep.retail import Column, Table
+from storekeep.retail import ARROW, DUCKDB
 from storekeep.sql import Family, literal, quoted
 
 MEMORY = "4GiB"
@@ -184,12 +184,9 @@ def _family(type_: pa.DataType) -> Family | None:
 def _field(one: Wanted, each: Feature) -> pa.Field:
     """The column of a feature, which says what it is and of which version."""
     declared = one.checked.declared
-    column = Column(
-        each.name, each.kind, each.meaning, each.unit, each.privacy, nullable=each.nullable
-    )
-    plain = Table(declared.name, declared.meaning, (), (column,)).arrow.field(0)
     version = f"{declared.name}:{declared.versions[each.name]}"
-    return plain.with_nullable(True).with_metadata({**(plain.metadata or {}), b"version": version})
+    said = {"unit": each.unit or "", "privacy": each.privacy, "version": version}
+    return pa.field(each.name, ARROW[each.kind], metadata=said)
 
 
 # The join ------------------------------------------------------------------------------------------------
@@ -249,6 +246,7 @@ def _workspace(memory: str) -> Iterator[duckdb.DuckDBPyConnection]:
         try:
             connection.execute("SET TimeZone = 'UTC'")
             connection.execute("SET preserve_insertion_order = false")
+            connection.execute("SET enable_progress_bar = false")
             # Of an Arrow table it does not know how long it is, and would compare every pair.
             connection.execute("SET asof_loop_join_threshold = 0")
             yield connection
@@ -401,8 +399,7 @@ def _values(wanted: Sequence[Wanted]) -> str:
 
 def _value(one: Wanted, each: Feature) -> str:
     """The value that a row gives a feature."""
-    kind = Table("", "", (), (Column(each.name, each.kind, ""),)).duckdb_types()[each.name]
-    return f"CAST({one.checked.expressions[each.name].sql()} AS {kind})"
+    return f"CAST({one.checked.expressions[each.name].sql()} AS {DUCKDB[each.kind]})"
 
 
 def _filled(found: pa.RecordBatch, join: _Join, start: int) -> list[pa.Array]:

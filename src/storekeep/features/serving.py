@@ -18,7 +18,7 @@ from storekeep.decisions import stamp
 from storekeep.errors import Misused, Refused
 from storekeep.features.definition import Feature, FeatureSet
 from storekeep.features.history import Missing, Wanted, latest
-from storekeep.retail import Column, Kind, Table
+from storekeep.retail import ARROW, Kind
 from storekeep.store import Found
 
 _WHOLE: Mapping[Kind, pa.DataType] = {
@@ -75,7 +75,6 @@ def asked(rows_: Sequence[Mapping[str, Any]], declared: FeatureSet, feature: str
     """
     columns = {}
     for name, kind in declared.keys.items():
-        type_ = Table("", "", (), (Column(name, kind, ""),)).arrow.field(0).type
         cells = [row.get(name) for row in rows_]
         wrong = [place for place, cell in enumerate(cells) if not _is(cell, kind)]
         if wrong:
@@ -84,7 +83,7 @@ def asked(rows_: Sequence[Mapping[str, Any]], declared: FeatureSet, feature: str
                 f" {name} is {cells[wrong[0]]!r}"
             )
         given = [date.fromisoformat(str(cell)) for cell in cells] if kind == "date" else cells
-        columns[name] = pa.array(given, type_)
+        columns[name] = pa.array(given, ARROW[kind])
     return pa.table(columns)
 
 
@@ -115,44 +114,47 @@ def answer(
 
     Counts what is missing, and raises `Refused` where it must not be, as the join does.
     """
-    spelled = subjects(keys, declared).to_pylist()
     there = {each.subject: each for each in found}
-    held = [there.get(subject) for subject in spelled]
-    places = _places(declared)
+    held = [there.get(subject) for subject in subjects(keys, declared).to_pylist()]
+    lists = _by_feature(held, declared)
+    times = [None if one is None else one.occurred_at for one in held]
+    known = [time for time in times if time is not None]
+    oldest = min(known) if known and len(known) == len(times) else None
     values = {}
     for name in names:
         each = declared.feature(name)
-        oldest = now - declared.limit(each)
-        column, place = places[name]
-        cells = [
-            getattr(one, column)[place] if one is not None and one.occurred_at >= oldest else None
-            for one in held
-        ]
+        least, cells = now - declared.limit(each), lists[name]
+        if oldest is None or oldest < least:
+            pairs = zip(times, cells, strict=True)
+            cells = [None if time is None or time < least else cell for time, cell in pairs]
         if None in cells:
-            cells = _filled(each, cells, held, oldest, missing[name], keys)
-        values[name] = pa.array(cells, _stored_type(each)).cast(_type(each))
+            cells = _filled(each, cells, held, least, missing[name], keys)
+        values[name] = pa.array(cells, _WHOLE.get(each.kind) or ARROW[each.kind])
+        if each.kind in {"bool", "date", "time"}:
+            values[name] = values[name].cast(ARROW[each.kind])
     return values
 
 
-def _places(declared: FeatureSet) -> dict[str, tuple[str, int]]:
-    """In which list of the store the value of each feature stands, and where."""
-    counted = {"integers": 0, "numbers": 0, "texts": 0}
-    found = {}
-    for each in declared.features:
-        column = {"float": "numbers", "text": "texts"}.get(each.kind, "integers")
-        found[each.name] = (column, counted[column])
-        counted[column] += 1
-    return found
+def _by_feature(held: Sequence[Found | None], declared: FeatureSet) -> dict[str, Sequence[Any]]:
+    """The cells of each feature of a set, of one subject after the other."""
+    kinds = [{"float": 1, "text": 2}.get(each.kind, 0) for each in declared.features]
+    columns = []
+    for kind in range(3):
+        nothing = [None] * kinds.count(kind)
+        rows_ = (nothing if one is None else one[kind + 2] for one in held)
+        columns.append(iter(list(zip(*rows_, strict=True))))
+    pairs = zip(declared.features, kinds, strict=True)
+    return {each.name: next(columns[kind]) if held else [] for each, kind in pairs}
 
 
 def _filled(
     each: Feature,
-    cells: list[Any],
+    cells: Sequence[Any],
     held: Sequence[Found | None],
     oldest: datetime,
     missing: Missing,
     keys: pa.Table,
-) -> list[Any]:
+) -> Sequence[Any]:
     """The values of one feature, those that are missing filled in as was declared."""
     empty = [place for place, cell in enumerate(cells) if cell is None]
     for place in empty:
@@ -173,11 +175,3 @@ def _filled(
         if first.occurred_at < oldest:
             why = f"the last that is known is of {stamp(first.occurred_at)}, and holds no more"
     raise Refused(f"feature {each.name} of {subject} has no value: {why}")
-
-
-def _stored_type(each: Feature) -> pa.DataType:
-    return _WHOLE.get(each.kind) or _type(each)
-
-
-def _type(each: Feature) -> pa.DataType:
-    return Table("", "", (), (Column(each.name, each.kind, ""),)).arrow.field(0).type

@@ -5,7 +5,7 @@ CREATE TABLE feature_online (
   tenant text NOT NULL,
   set_name text NOT NULL,
   version text NOT NULL,
-  online bigint GENERATED ALWAYS AS IDENTITY,
+  online bigint NOT NULL,
   known_by timestamptz NOT NULL,
   served boolean NOT NULL DEFAULT false,
   PRIMARY KEY (tenant, set_name, version)

@@ -7,9 +7,8 @@ connection of its own on which a question is one round trip.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 import psycopg
 import pyarrow as pa
@@ -17,8 +16,7 @@ import pyarrow as pa
 from storekeep.store.session import Session
 
 
-@dataclass(frozen=True)
-class Found:
+class Found(NamedTuple):
     """The values of one subject, and when they came to be so."""
 
     subject: str
@@ -33,11 +31,14 @@ class Online(Session):
 
     def begin_online(self, name: str, version: str, known_by: datetime) -> int:
         """The number under which the values of a version of a set are kept, as known by a time."""
+        # Counted by tenant: a number for all of them would tell of the others.
+        self._lock()
         rows = self._run(
-            "INSERT INTO feature_online (tenant, set_name, version, known_by) VALUES (%s, %s, %s, %s)"
+            "INSERT INTO feature_online (tenant, set_name, version, online, known_by)"
+            " SELECT %s, %s, %s, coalesce(max(online), 0) + 1, %s FROM feature_online WHERE tenant = %s"
             " ON CONFLICT (tenant, set_name, version) DO UPDATE"
             " SET known_by = greatest(feature_online.known_by, EXCLUDED.known_by) RETURNING online",
-            (self.tenant, name, version, known_by),
+            (self.tenant, name, version, known_by, self.tenant),
         )
         return int(rows[0]["online"])
 
@@ -123,9 +124,9 @@ class Reader:
             cursor.execute(
                 "SELECT o.version, v.subject, v.occurred_at, v.integers, v.numbers, v.texts"
                 " FROM feature_online o JOIN feature_value v ON v.tenant = o.tenant AND v.online = o.online"
-                " WHERE o.tenant = %s AND o.set_name = %s AND o.served AND v.subject = ANY(%s)",
+                " WHERE o.tenant = %s AND o.set_name = %s AND o.served AND v.subject = ANY(%b)",
                 (self._tenant, name, list(subjects)),
                 prepare=True,
             )
             rows = cursor.fetchall()
-        return (rows[0][0] if rows else None), [Found(*row[1:]) for row in rows]
+        return (rows[0][0] if rows else None), [Found._make(row[1:]) for row in rows]
