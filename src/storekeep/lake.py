@@ -7,6 +7,7 @@ version, and may say what had been known by when.
 
 from __future__ import annotations
 
+import hashlib
 import re
 import threading
 from bisect import bisect_left
@@ -349,6 +350,16 @@ class Outside:
         """Its rows for a query of DuckDB, each with its file's number and its own, counted from 0."""
         listed = ", ".join(_literal(file) for file in self.files)
         return f"read_parquet([{listed}], file_row_number = true, hive_partitioning = false)"
+
+    def digest(self) -> str:
+        """What its rows are known again by: the version of a Delta table, else a digest of all files."""
+        if self.version is not None:
+            return f"version {self.version}"
+        whole = hashlib.sha256()
+        for file in self.files:
+            with Path(file).open("rb") as content:
+                whole.update(hashlib.file_digest(content, "sha256").digest())
+        return f"sha256 {whole.hexdigest()}"
 
 
 def outside(path: str, version: int | None = None) -> Outside:

@@ -13,7 +13,7 @@ from uuid import uuid4
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from deltalake import write_deltalake
+from deltalake import DeltaTable, write_deltalake
 
 from storekeep.config import Settings
 from storekeep.errors import Misused, Refused
@@ -414,6 +414,51 @@ def test_a_history_that_is_refused_leaves_no_file(source: Path, tmp_path: Path) 
     assert not list(tmp_path.glob("out*"))
     assert write_history(history(told, [wanted(prices(source))]), out) == 2
     assert pq.read_table(out)["price_minor"].to_pylist() == [100, None]
+
+
+DELTA = DECLARED.replace('"prices.parquet"', '"prices"').replace("days=3", "days=9")
+LATER = [Told("bread", BEGIN + 2 * DAY, BEGIN + 5 * DAY, 999), Told("wine", BEGIN, BEGIN, 1)]
+
+
+def written_history(pipeline: Pipeline, folder: Path) -> Path:
+    told = labels([Label("bread", BEGIN + 4 * DAY), Label("wine", BEGIN + 4 * DAY)])
+    out = folder / "training.parquet"
+    write_history(pipeline.feature_history(told, ["price", "price_minor"]), out)
+    return out
+
+
+def rebuilt(pipeline: Pipeline, out: Path) -> bytes:
+    again = out.with_name("again.parquet")
+    write_history(pipeline.rebuild_history(out), again)
+    return again.read_bytes()
+
+
+def test_a_training_set_is_made_again_after_corrections_and_compaction(
+    pipeline: Pipeline, tmp_path: Path
+) -> None:
+    path = str(tmp_path / "prices")
+    write_deltalake(path, table(ROWS[:3]))
+    write_deltalake(path, table(ROWS[3:]), mode="append")
+    declare(pipeline, tmp_path, DELTA)
+    out = written_history(pipeline, tmp_path)
+    write_deltalake(path, table(LATER), mode="append")
+    DeltaTable(path).optimize.compact()
+    declare(pipeline, tmp_path, DELTA.replace("/ 100", "/ 50"))
+    assert rebuilt(pipeline, out) == out.read_bytes()
+    assert written_history(pipeline, tmp_path / "prices").read_bytes() != out.read_bytes()
+
+
+def test_files_that_have_changed_cannot_be_read_as_they_were(
+    pipeline: Pipeline, source: Path
+) -> None:
+    declare(pipeline, source.parent)
+    out = written_history(pipeline, source.parent)
+    assert rebuilt(pipeline, out) == out.read_bytes()
+    pq.write_table(table([*ROWS, *LATER]), source)
+    with pytest.raises(Refused, match=r"item_price cannot be read as they were: .* have changed"):
+        pipeline.rebuild_history(out)
+    with pytest.raises(Misused, match="was not written by storekeep features history"):
+        pipeline.rebuild_history(source)
 
 
 def test_the_newest_of_each_subject_is_the_joins(source: Path) -> None:

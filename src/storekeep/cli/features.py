@@ -42,7 +42,7 @@ _BY = click.option("--by", metavar="NAME", help="Who says so; else the user of t
 
 @click.group(cls=Group)
 def features() -> None:
-    """Features of subjects: as they were known at any time, and as they are by now."""
+    """Features as they were known at any time, and as of now."""
 
 
 def _plain(declared: FeatureSet) -> list[dict[str, Any]]:
@@ -235,6 +235,33 @@ def history(
     lines = [f"Wrote {shown.count(many, 'label')} with {len(joined.missing)} features to {out}."]
     lines += _missing_lines(joined.missing)
     asked.answer(document, "\n".join(lines))
+
+
+@features.command()
+@click.argument("file", metavar="O.parquet", type=_FILE, help="What `features history` wrote.")
+@click.option(
+    "--out",
+    required=True,
+    type=click.Path(dir_okay=False, path_type=Path),
+    metavar="P.parquet",
+    help="Where it goes as it is made again.",
+)
+@pass_asked
+def rebuild(asked: Asked, file: Path, out: Path) -> None:
+    """Make labels with features again from what they name, and compare.
+
+    Exits with 1 unless they come out equal, byte by byte.
+    """
+    from storekeep.pipeline.featuring import write_history
+
+    with asked.pipeline() as pipeline:
+        many = write_history(pipeline.rebuild_history(file), out)
+    same = file.read_bytes() == out.read_bytes()
+    document = {"labels": many, "out": str(out), "same": same}
+    said = "the same to the last byte" if same else f"NOT the same as {file}"
+    asked.answer(document, f"Wrote {shown.count(many, 'label')} to {out}: {said}.")
+    if not same:
+        raise click.exceptions.Exit(1)
 
 
 def _split(names: str) -> list[str]:

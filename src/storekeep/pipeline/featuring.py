@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 from storekeep.errors import Misused, Refused
 from storekeep.features import declaring, serving
 from storekeep.features.definition import FeatureSet, from_written, written
-from storekeep.features.history import MEMORY, Joined, Missing, Wanted, history
+from storekeep.features.history import MEMORY, Joined, Missing, Wanted, history, labels_of
 from storekeep.lake import outside
 from storekeep.pipeline.opening import Opened
 from storekeep.pipeline.openlineage import Exporting
@@ -28,6 +28,7 @@ from storekeep.store import Reader, Transaction
 FEATURES = "features"
 """What sets of features are registered as."""
 _RETIRED = "retired"
+_RECIPE = b"storekeep"
 
 
 @dataclass(frozen=True)
@@ -183,12 +184,28 @@ class Featuring(Exporting):
         with self.store.transaction(self.tenant) as tx:
             known = _in_force(tx)
             grouped = _grouped(known, names, tx)
-        wanted = [self._wanted(declared, features) for declared, features in grouped]
-        return history(labels, wanted, at=at, memory=memory)
+        wanted = [_wanted(declared, features) for declared, features in grouped]
+        return _named(history(labels, wanted, at=at, memory=memory), wanted, at)
 
-    def _wanted(self, declared: FeatureSet, features: Sequence[str]) -> Wanted:
-        found = outside(declared.source.path)
-        return Wanted(declaring.checked(declared, found), found, tuple(features))
+    def rebuild_history(self, built: Path, *, memory: str = MEMORY) -> Joined:
+        """The labels of a file that `write_history` wrote with the same features, read anew.
+
+        Each set is asked by the version, and its rows by the version of their table, that the file names.
+        Raises `Refused` where rows are not what they were: of a Delta table they can be read again, of
+        Parquet files only as long as nobody changes them.
+        """
+        table = labels_of(built)
+        said = json.loads((table.schema.metadata or {}).get(_RECIPE, b"null"))
+        if said is None:
+            raise Misused(f"{built} was not written by storekeep features history")
+        wanted = []
+        with self.store.transaction(self.tenant) as tx:
+            for each in said["sets"]:
+                declared = _version(tx, each["set"], each["version"])
+                wanted.append(_wanted(declared, each["features"], each["rows"]))
+        names = [name for one in wanted for name in one.names]
+        labels = table.drop_columns(names).replace_schema_metadata(None)
+        return _named(history(labels, wanted, at=said["at"], memory=memory), wanted, said["at"])
 
     def materialise(self, name: str, version: str | None = None) -> int:
         """Put the newest values of all subjects of a set where they are served; how many subjects.
@@ -196,7 +213,7 @@ class Featuring(Exporting):
         The first version that has values is served from then on.
         """
         declared = self.feature_set(name, version)
-        wanted = self._wanted(declared, [each.name for each in declared.features])
+        wanted = _wanted(declared, [each.name for each in declared.features])
         now, many = self.now(), 0
         with self.store.transaction(self.tenant) as tx:
             online = tx.begin_online(name, declared.version, now)
@@ -215,6 +232,35 @@ class Featuring(Exporting):
         """Features as they are by now, for as long as it is open."""
         with self.store.reader(self.tenant) as reader:
             yield Served(self, reader)
+
+
+def _wanted(declared: FeatureSet, features: Sequence[str], rows: str | None = None) -> Wanted:
+    """Features of a set and its rows: the newest, or those that are known by a digest."""
+    version = None
+    if rows is not None and rows.startswith("version "):
+        version = int(rows.removeprefix("version "))
+    found = outside(declared.source.path, version)
+    if rows is not None and found.digest() != rows:
+        raise Refused(
+            f"features of {declared.name} cannot be read as they were: the files at {found.path} have"
+            " changed since; a Delta table keeps its versions"
+        )
+    return Wanted(declaring.checked(declared, found), found, tuple(features))
+
+
+def _named(joined: Joined, wanted: Sequence[Wanted], at: str | None) -> Joined:
+    """The same, with what it can be made from again."""
+    sets = [
+        {
+            "set": one.checked.declared.name,
+            "version": one.checked.declared.version,
+            "features": list(one.names),
+            "rows": one.outside.digest(),
+        }
+        for one in wanted
+    ]
+    recipe = json.dumps({"at": at, "sets": sets})
+    return replace(joined, schema=joined.schema.with_metadata({_RECIPE: recipe}))
 
 
 def write_history(joined: Joined, path: Path) -> int:
