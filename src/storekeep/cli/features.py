@@ -192,7 +192,7 @@ def promote(asked: Asked, name: str, version: str, by: str | None) -> None:
 @_BY
 @pass_asked
 def retire(asked: Asked, name: str, by: str | None) -> None:
-    """Take a set out of force; its versions can still be asked for by name."""
+    """Take a set out of force; its versions can still be asked for."""
     with asked.pipeline() as pipeline:
         pipeline.retire_features(name, by or getpass.getuser())
     asked.answer({"set": name, "retired": True}, f"{name} is retired.")
