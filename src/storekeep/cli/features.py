@@ -123,7 +123,7 @@ def show(asked: Asked, name: str, version: str | None) -> None:
 )
 @pass_asked
 def diff(asked: Asked, name: str, old: str, new: str | None) -> None:
-    """Show what one version of a set says otherwise than another."""
+    """Show what a version of a set says otherwise than another."""
     with asked.pipeline() as pipeline:
         one, other = pipeline.feature_set(name, old), pipeline.feature_set(name, new)
     before = {row["feature"]: row for row in _plain(one)}
@@ -214,7 +214,7 @@ def retire(asked: Asked, name: str, by: str | None) -> None:
 def history(
     asked: Asked, labels: Path, names: str, out: Path, at: str | None, memory: str | None
 ) -> None:
-    """Put features beside labels, as they were known at each label's time."""
+    """Put features beside labels, as known at each label's time."""
     from storekeep.features.history import MEMORY, labels_of
     from storekeep.pipeline.featuring import write_history
 
@@ -248,7 +248,7 @@ def history(
 )
 @pass_asked
 def rebuild(asked: Asked, file: Path, out: Path) -> None:
-    """Make labels with features again from what they name, and compare.
+    """Make labels with features again, and compare.
 
     Exits with 1 unless they come out equal, byte by byte.
     """
