@@ -291,7 +291,7 @@ def _missing_lines(missing: Mapping[str, Missing]) -> list[str]:
 )
 @pass_asked
 def materialise(asked: Asked, name: str, version: str | None) -> None:
-    """Put the newest values of a set where `features get` reads them."""
+    """Put the newest values of a set where `get` reads them."""
     with asked.pipeline() as pipeline:
         many = pipeline.materialise(name, version)
     asked.answer({"set": name, "subjects": many}, f"{shown.count(many, 'subject')} of {name}.")
