@@ -38,7 +38,7 @@ settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
 # One worker carries out a file whole: what comes last must be short, or the other has nothing left to do.
 LONGEST_FIRST = ("crash", "external", "contracts", "docs", "properties")
 # Tracing each line makes a test up to twice as long, and what these come by a quicker test comes by too.
-UNTRACED = {"crash", "golden", "properties"}
+UNTRACED = {"crash", "docs", "external", "golden", "properties"}
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
