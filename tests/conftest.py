@@ -37,8 +37,8 @@ settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
 
 # One worker carries out a file whole: what comes last must be short, or the other has nothing left to do.
 LONGEST_FIRST = ("crash", "external", "contracts", "docs", "properties")
-# Tracing each line makes a test up to twice as long, and what these come by a quicker test comes by too.
-UNTRACED = {"crash", "golden", "properties"}
+# To trace each line makes a test twice as long. What these come by, and slow ones, quicker ones come by too.
+UNTRACED = {"crash", "docs", "external", "golden", "properties"}
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -49,7 +49,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     ranks = {name: rank for rank, name in enumerate(LONGEST_FIRST)}
     items.sort(key=lambda item: ranks.get(item.path.parent.name, len(ranks)))
     for item in items:
-        if item.path.parent.name in UNTRACED:
+        if item.path.parent.name in UNTRACED or item.get_closest_marker("slow"):
             item.add_marker(pytest.mark.no_cover)
         if "home_settings" in getattr(item, "fixturenames", ()):
             item.add_marker(pytest.mark.database)

@@ -14,6 +14,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ import pytest
 
 from storekeep import ingest
 from storekeep.config import Settings
+from storekeep.ingest import Mapping
 from storekeep.ingest.formats import FORMATS
 from storekeep.lake import FACTS
 from storekeep.pipeline import Pipeline, opened
@@ -32,7 +34,8 @@ from tests.contracts.reader import KEY
 from tests.hooks import consent, customer, line, order
 from tests.interchanges import edifact, x12
 
-pytestmark = pytest.mark.crash
+# What a format does by itself, quicker tests come by; here is what all of them must do alike.
+pytestmark = [pytest.mark.crash, pytest.mark.no_cover]
 
 ROOT = Path(__file__).parents[2]
 DEATHS = 2
@@ -475,17 +478,20 @@ class Fed:
         with opened(Settings(home=self.home, tenant=tenant or new_tenant())) as pipeline:
             yield pipeline
 
+    @cached_property
+    def mapped(self) -> Mapping:
+        """What the mapping says; to read it takes as long as to read a file by it."""
+        return ingest.mapping(self.mapping)
+
     def read(self, pipeline: Pipeline, files: Sequence[Path]) -> tuple[int, int]:
         """Read files; how many rows were new, and how many known before."""
-        told = pipeline.read_feed(
-            ingest.mapping(self.mapping), files, location_id="DC1", pseudonym_key=KEY
-        )
+        told = pipeline.read_feed(self.mapped, files, location_id="DC1", pseudonym_key=KEY)
         assert not sum(each.rejected.total() for each in told), told
         return sum(each.accepted for each in told), sum(each.duplicates for each in told)
 
     def state(self, pipeline: Pipeline, known_by: Any = None) -> Any:
         """What history holds, without when and by which file it came; how the feed stands; what is sealed."""
-        table = ingest.mapping(self.mapping).table
+        table = self.mapped.table
         facts = pipeline.lake.query(
             f"SELECT * EXCLUDE (known_at, source_file, source_line, position, fact) FROM {table}"
             " WHERE known_at <= $known_by ORDER BY ALL",
@@ -520,7 +526,7 @@ def reader(home_settings: Settings) -> Iterator[subprocess.Popen[str]]:
 def test_every_format_has_a_case(tmp_path: Path, home_settings: Settings) -> None:
     found = set()
     for case in CASES.values():
-        found.add(ingest.mapping(Fed(case, tmp_path, home_settings.home).mapping).format)
+        found.add(Fed(case, tmp_path, home_settings.home).mapped.format)
     assert found == FORMATS.keys()
 
 

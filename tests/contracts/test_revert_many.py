@@ -217,7 +217,6 @@ def test_a_system_that_fails_half_way(home_settings: Settings, cable: Cable) -> 
 
 
 @pytest.mark.slow
-@pytest.mark.no_cover  # it comes by nothing that the hundred above does not
 def test_a_system_that_fails_half_way_through_ten_thousand(
     home_settings: Settings, cable: Cable
 ) -> None:

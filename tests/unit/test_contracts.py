@@ -175,6 +175,7 @@ def test_a_column_refers_to_one_that_there_is() -> None:
                 assert name in retail.TABLES[other].names
 
 
+@cache
 def agreements() -> list[tuple[ingest.Mapping, Contract]]:
     """The contracts that ship, with the mappings that they stand beside."""
     mappings = [(name, ingest.mapping(name)) for name in ingest.shipped()]

