@@ -37,6 +37,14 @@ def test_each_label_finds_what_was_known_by_its_time(rows: list[Told], asked: li
     assert values(rows, asked) == [expected(rows, label) for label in asked]
 
 
+@given(ROWS, LABELS)
+@settings(max_examples=10)
+def test_so_it_is_where_all_is_known_at_once(rows: list[Told], asked: list[Label]) -> None:
+    first = {(row.item, row.occurred): row for row in reversed(rows)}
+    at_once = [row._replace(known=row.occurred) for row in first.values()]
+    assert values(at_once, asked) == [expected(at_once, label) for label in asked]
+
+
 @given(ROWS, LABELS, st.data())
 @settings(max_examples=15)
 def test_what_is_learned_later_changes_nothing(

@@ -288,6 +288,28 @@ def _meet(connection: duckdb.DuckDBPyConnection, place: int, one: Wanted) -> Non
         f" WHERE {quoted(source.occurred_at)} IS NULL OR {quoted(known)} IS NULL OR {occurred} <="
         " (SELECT max(epoch_us(__time)) FROM label_row)"
     )
+    counts = _counting(connection, place, one)
+    connection.execute(
+        f"CREATE TEMP TABLE met{place} AS SELECT __n, __moment, __occurred, __row FROM"
+        f" (SELECT __n, __code, epoch_us(__time) AS __moment FROM label_row JOIN subject{place}"
+        f" USING ({keys})) AS label ASOF LEFT JOIN {counts} AS row"
+        " ON label.__code = row.__code AND label.__moment >= row.__seen"
+    )
+    connection.execute(f"DROP TABLE told{place}")
+    connection.execute(f"DROP TABLE IF EXISTS seen{place}")
+
+
+def _counting(connection: duckdb.DuckDBPyConnection, place: int, one: Wanted) -> str:
+    """The rows that count when they are seen; refuse those of which it cannot be told."""
+    overtaken = connection.execute(
+        "SELECT coalesce(bool_or(shortest < longest), false) FROM (SELECT min(__known - __occurred) AS"
+        f" shortest, max(__known - __occurred) AS longest FROM told{place} GROUP BY __code)"
+    ).fetchall()[0][0]
+    if not overtaken:
+        # All of a subject were known as long after they occurred, so that none came after a later one.
+        alike = f"SELECT 1 FROM told{place} GROUP BY __code, __occurred HAVING count(*) > 1"
+        _unambiguous(connection, place, one, alike)
+        return f"told{place}"
     # A row that came after a later one never counts; of rows that are seen at once the last one does.
     connection.execute(
         f"CREATE TEMP TABLE seen{place} AS SELECT __code, __seen, __occurred, __row,"
@@ -296,23 +318,18 @@ def _meet(connection: duckdb.DuckDBPyConnection, place: int, one: Wanted) -> Non
         " AND __occurred = max(__occurred) OVER (told ROWS UNBOUNDED PRECEDING) AS __counts"
         f" FROM told{place} WINDOW told AS (PARTITION BY __code ORDER BY __seen, __occurred, __known)"
     )
-    _unambiguous(connection, place, one)
-    connection.execute(
-        f"CREATE TEMP TABLE met{place} AS SELECT __n, __moment, __occurred, __row FROM"
-        f" (SELECT __n, __code, epoch_us(__time) AS __moment FROM label_row JOIN subject{place}"
-        f" USING ({keys})) AS label ASOF LEFT JOIN (SELECT * FROM seen{place} WHERE __counts) AS row"
-        " ON label.__code = row.__code AND label.__moment >= row.__seen"
-    )
-    connection.execute(f"DROP TABLE told{place}")
-    connection.execute(f"DROP TABLE seen{place}")
+    _unambiguous(connection, place, one, f"SELECT 1 FROM seen{place} WHERE __twice")
+    return f"(SELECT * FROM seen{place} WHERE __counts)"
 
 
-def _unambiguous(connection: duckdb.DuckDBPyConnection, place: int, one: Wanted) -> None:
+def _unambiguous(
+    connection: duckdb.DuckDBPyConnection, place: int, one: Wanted, alike: str
+) -> None:
     """Refuse rows without a time, and rows of one subject and time that do not say the same."""
     declared = one.checked.declared
     without, several = connection.execute(
         f"SELECT (SELECT count(*) FROM told{place} WHERE __occurred IS NULL OR __known IS NULL),"
-        f" (SELECT count(*) FROM seen{place} WHERE __twice)"
+        f" (SELECT count(*) FROM ({alike}))"
     ).fetchall()[0]
     if without:
         raise Refused(
