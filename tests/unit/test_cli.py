@@ -147,7 +147,10 @@ def test_help_answers_in_half_a_second(words: list[str]) -> None:
         (["policy", "backtest", "x", "--from", "2026-03-02", "--to", "2026-03-01"], "before"),
         (["demo", "a.csv"], "a.csv"),
         (["demo", "--days", "0"], "'--days'"),
-        (["bench", "bone"], "'bone' is not one of 'bus', 'decisions', 'ingest', 'spine'"),
+        (
+            ["bench", "bone"],
+            "'bone' is not one of 'bus', 'decisions', 'features', 'ingest', 'spine'",
+        ),
     ],
 )
 def test_wrong_words_end_with_2_and_say_where_help_is(words: list[str], said: str) -> None:
