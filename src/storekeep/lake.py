@@ -15,6 +15,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Self
 from urllib.parse import unquote
@@ -59,6 +60,8 @@ _UNSPEAKABLE = re.compile(r"[\[\]|^\\\x00-\x1f\x7f]|%[0-9A-Fa-f]{2}")
 MEMORY = "1GiB"
 # A till that reports every second makes a file every second: at most so many are read beside larger ones.
 _APPENDS_TOGETHER = 16
+# With these a table's files alone do not say what its rows are.
+_UNREAD = frozenset({"deletionVectors", "columnMapping"})
 _SMALL_BYTES = 8 << 20
 
 
@@ -345,12 +348,19 @@ class Outside:
     path: str
     files: tuple[str, ...]
     version: int | None = None
+    in_folders: bool = False
 
     def relation(self) -> str:
         """Its rows for a query of DuckDB, each with its file's number and its own, counted from 0."""
         listed = ", ".join(_literal(file) for file in self.files)
-        return f"read_parquet([{listed}], file_row_number = true, hive_partitioning = false)"
+        # Older files may lack a column that came later; the columns that name folders are in no file.
+        folders = "true, hive_types_autocast = false" if self.in_folders else "false"
+        return (
+            f"read_parquet([{listed}], file_row_number = true, union_by_name = true,"
+            f" hive_partitioning = {folders})"
+        )
 
+    @cached_property
     def digest(self) -> str:
         """What its rows are known again by: the version of a Delta table, else a digest of all files."""
         if self.version is not None:
@@ -370,8 +380,13 @@ def outside(path: str, version: int | None = None) -> Outside:
     try:
         if Path(path, "_delta_log").is_dir():
             table = DeltaTable(path, version=version)
-            files = sorted(unquote(each) for each in table.file_uris())
-            return Outside(path, tuple(files), table.version())
+            if unread := _UNREAD & {*(table.protocol().reader_features or ())}:
+                raise Refused(
+                    f"{path} is written with {', '.join(sorted(unread))}, which is not read"
+                )
+            files = sorted(map(_on_disk, table.file_uris()))
+            folders = bool(table.metadata().partition_columns)
+            return Outside(path, tuple(files), table.version(), folders)
     except (OSError, delta.DeltaError) as error:
         raise Refused(f"{path} cannot be read as a Delta table: {_first_line(error)}") from error
     if version is not None:
@@ -382,6 +397,11 @@ def outside(path: str, version: int | None = None) -> Outside:
     if not found:
         raise Refused(f"there is no Parquet file and no Delta table at {path}")
     return Outside(path, found)
+
+
+def _on_disk(uri: str) -> str:
+    """A file of a table as the disk has it: in an address a space is %20, in a folder's name it may be."""
+    return uri if Path(uri).exists() else unquote(uri)
 
 
 def newest(table: Table) -> str:

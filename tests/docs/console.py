@@ -14,12 +14,15 @@ import os
 import re
 import subprocess
 from collections.abc import Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from click.testing import CliRunner
 
+from storekeep import servers
 from storekeep.cli.program import program
+from storekeep.config import Settings
 
 _BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 _FILE = re.compile(r"(?:#|//|<!--) (\S+\.\w+)(?: -->)?\n")
@@ -119,6 +122,20 @@ class Console:
             return False
         self.names = dict(pairs)
         return True
+
+
+def follow(page: str, console: Console, home: str) -> None:
+    """Do all that a page shows, its home open from when it is made; what it prints is what the page shows."""
+    with ExitStack() as kept:
+        for step in steps(page):
+            if isinstance(step, File):
+                console.write(step)
+                continue
+            printed = console.run(step.line)
+            assert console.agrees(step.shown, printed), f"$ {step.line}\n{printed}"
+            assert console.exit_code == 0, step.line
+            if step.line == f"storekeep init {home}":
+                kept.enter_context(servers.lease(Settings(home=console.folder / home)))
 
 
 def _like(part: str) -> str:

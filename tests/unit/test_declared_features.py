@@ -13,7 +13,7 @@ from uuid import uuid4
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from deltalake import DeltaTable, write_deltalake
+from deltalake import DeltaTable, TableFeatures, write_deltalake
 
 from storekeep.config import Settings
 from storekeep.errors import Misused, Refused
@@ -163,6 +163,50 @@ def test_a_delta_table_is_read_at_its_newest_version(tmp_path: Path) -> None:
     assert asked(Path(path), PRICE, Label("bread", BEGIN + 2 * DAY)) == [120]
     assert outside(path).version == 1
     assert len(outside(path, 0).files) == 1
+
+
+def test_a_delta_table_that_was_given_a_column_and_folders_is_read_whole(tmp_path: Path) -> None:
+    path = str(tmp_path / "prices")
+    rows = table(ROWS[:2])
+    rows = rows.append_column("shop", pa.array(["a=1", "b"]))
+    write_deltalake(path, rows, partition_by=["shop"])
+    wider = rows.append_column("cost_minor", pa.array([60, 70]))
+    later = wider.set_column(
+        1, "valid_from", pa.array([BEGIN + 3 * DAY] * 2, rows["valid_from"].type)
+    )
+    later = later.set_column(2, "loaded_at", later["valid_from"])
+    write_deltalake(path, later, mode="append", schema_mode="merge")
+    cost = Feature("cost_minor", "int", "Purchase price.", nullable=True)
+    shop = FeatureSet(
+        "shop_price", {"shop": "text"}, Source(path, "valid_from", "loaded_at"), 9 * DAY, "pricing",
+        (PRICE, cost),
+    )  # fmt: skip
+    asked_ = pa.table(
+        {"shop": ["a=1", "a=1"], "at": pa.array([BEGIN, BEGIN + 4 * DAY], later["valid_from"].type)}
+    )
+    found = history(asked_, [wanted(shop)]).table()
+    assert found["price_minor"].to_pylist() == [100, 100]
+    assert found["cost_minor"].to_pylist() == [None, 60]
+
+
+def test_a_delta_table_whose_files_do_not_say_all_is_refused(tmp_path: Path) -> None:
+    path = str(tmp_path / "prices")
+    write_deltalake(path, table(ROWS))
+    features = [TableFeatures.DeletionVectors]
+    DeltaTable(path).alter.add_feature(features, allow_protocol_versions_increase=True)
+    with pytest.raises(Refused, match="is written with deletionVectors, which is not read"):
+        outside(path)
+
+
+def test_what_is_no_parquet_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "prices.parquet").write_text("no")
+    with pytest.raises(Misused, match=r"prices.parquet cannot be read as Parquet"):
+        wanted(prices(tmp_path / "prices.parquet"))
+
+
+def test_memory_has_a_size(source: Path) -> None:
+    with pytest.raises(Misused, match="'much' is no size of memory"):
+        asked(source, PRICE, Label("bread", BEGIN), memory="much")
 
 
 # What does not fit --------------------------------------------------------------------------------------
@@ -349,6 +393,22 @@ def test_another_version_is_kept_beside_until_it_is_promoted(
         answer = served.get([{"item_id": "bread"}], ["price"])
         assert answer.rows["price"][0].as_py() == 2.4
         assert answer.versions["price"] == f"item_price:{second.declared.versions['price']}"
+
+
+def test_a_version_without_a_feature_is_told_to_who_reads_on(
+    pipeline: Pipeline, source: Path
+) -> None:
+    declare(pipeline, source.parent)
+    pipeline.materialise("item_price")
+    with pipeline.served() as served:
+        served.get([{"item_id": "bread"}], ["label"])
+        (fewer,) = declare(
+            pipeline, source.parent, DECLARED.replace('Feature("label"', 'Feature("called"')
+        )
+        pipeline.materialise("item_price", fewer.declared.version)
+        pipeline.promote_features("item_price", fewer.declared.version, "Ann")
+        with pytest.raises(Misused, match="there is no feature label; there are: called"):
+            served.get([{"item_id": "bread"}], ["label"])
 
 
 def test_what_is_retired_is_refused_but_by_version(pipeline: Pipeline, source: Path) -> None:

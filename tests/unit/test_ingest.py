@@ -36,6 +36,7 @@ from storekeep.ingest import (
     staging,
 )
 from storekeep.ingest.feeds import BUILT_IN, Csv, Reference, Rule
+from storekeep.ingest.shelf import Shelf
 
 KNOWN_AT = datetime(2026, 1, 2, 3, 4, tzinfo=UTC)
 KEY = b"a key that is kept secret, 32 by"
@@ -1227,6 +1228,8 @@ def test_a_full_disk_is_told(tmp_path: Path) -> None:
         pytest.skip("there is no /dev/full here")
     with pytest.raises(Permanent, match=r"no room left in /dev to unpack till\.csv; free some"):
         archives._copy(io.BytesIO(b"x" * 100_000), full, 100_000, "till.csv", Bounds())
+    with pytest.raises(Permanent, match="no room left to work in"):
+        Shelf(tmp_path / "gone").add(pa.table({"__row": [1]}))
     with pytest.raises(Permanent, match="no room left to work in"), staging._told(["till.csv"]):
         raise duckdb.OutOfMemoryException("failed to offload")
 

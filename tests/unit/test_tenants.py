@@ -61,6 +61,7 @@ LONG_AGO, LONG_HENCE = date(2000, 1, 1), date(2100, 1, 1)
 HENCE = shop.moment(LONG_HENCE)
 
 
+NEVER_REMOVED = {"feature_online", "feature_value"}
 NEVER_CHANGED = {"dead_letter", "person_key", "personal"}
 PERSON = "crm:1"
 LETTER = DeadLetter("nats", 0, 1, "broken", {"id": "x"}, b"x")
@@ -319,10 +320,11 @@ def test_nothing_of_others_can_be_changed_or_removed(two: Two) -> None:
             if name not in NEVER_CHANGED:
                 tx._cursor.execute(sql.SQL("UPDATE {} SET tenant = tenant").format(table))
                 assert tx._cursor.rowcount in (0, len(all_of(tx, name)))
-            tx._cursor.execute(
-                sql.SQL("DELETE FROM {} WHERE tenant = %s").format(table), (two.acme,)
-            )
-            assert tx._cursor.rowcount == 0
+            if name not in NEVER_REMOVED:
+                tx._cursor.execute(
+                    sql.SQL("DELETE FROM {} WHERE tenant = %s").format(table), (two.acme,)
+                )
+                assert tx._cursor.rowcount == 0
         assert two.sees(all_rows(name), two.acme) == before
 
 
@@ -358,6 +360,13 @@ def test_what_is_only_put_aside_and_taken_off_cannot_be_changed(two: Two) -> Non
                 tx._cursor.execute(
                     sql.SQL("UPDATE {} SET tenant = tenant").format(sql.Identifier(table))
                 )
+
+
+def test_what_is_served_is_written_over_and_never_removed(two: Two) -> None:
+    for table in sorted(NEVER_REMOVED):
+        with pytest.raises(Exception, match="permission denied"):  # noqa: SIM117  # the transaction fails in it
+            with two.store.transaction(two.acme) as tx:
+                tx._cursor.execute(sql.SQL("DELETE FROM {}").format(sql.Identifier(table)))
 
 
 @pytest.mark.parametrize("table", sorted(APPEND_ONLY))
@@ -630,7 +639,6 @@ WRITES: dict[str, Callable[[Transaction, Two], Any]] = {
     "put_values": lambda tx, _: tx.put_values(values()),
     "serve": lambda tx, _: tx.serve("price", "v"),
     "stop_serving": lambda tx, _: tx.stop_serving("price"),
-    "drop_online": lambda tx, _: tx.drop_online("price", "v"),
 }
 
 

@@ -37,6 +37,10 @@ _NAMES = click.option(
     metavar="A,B",
     help="Names of features, SET.NAME where several sets have one.",
 )
+_SET = click.argument("name", metavar="SET", help="The name of a set.")
+_VERSION = click.option(
+    "--version", metavar="VERSION", help="Its version that so begins, not the one in force."
+)
 _BY = click.option("--by", metavar="NAME", help="Who says so; else the user of this machine.")
 
 
@@ -88,10 +92,8 @@ def list_(asked: Asked) -> None:
 
 
 @features.command()
-@click.argument("name", metavar="SET", help="The name of a set.")
-@click.option(
-    "--version", metavar="VERSION", help="Its version that so begins, not the one in force."
-)
+@_SET
+@_VERSION
 @pass_asked
 def show(asked: Asked, name: str, version: str | None) -> None:
     """Show a set: where its rows are, and each feature."""
@@ -116,7 +118,7 @@ def show(asked: Asked, name: str, version: str | None) -> None:
 
 
 @features.command()
-@click.argument("name", metavar="SET", help="The name of a set.")
+@_SET
 @click.argument("old", metavar="VERSION", help="The beginning of one of its versions.")
 @click.argument(
     "new", metavar="[VERSION]", required=False, help="Of another; else the one in force."
@@ -175,7 +177,7 @@ def declare(asked: Asked, file: Path, by: str | None) -> None:
 
 
 @features.command()
-@click.argument("name", metavar="SET", help="The name of a set.")
+@_SET
 @click.argument("version", metavar="VERSION", help="The beginning of a version that was declared.")
 @_BY
 @pass_asked
@@ -188,7 +190,7 @@ def promote(asked: Asked, name: str, version: str, by: str | None) -> None:
 
 
 @features.command()
-@click.argument("name", metavar="SET", help="The name of a set.")
+@_SET
 @_BY
 @pass_asked
 def retire(asked: Asked, name: str, by: str | None) -> None:
@@ -285,10 +287,8 @@ def _missing_lines(missing: Mapping[str, Missing]) -> list[str]:
 
 
 @features.command()
-@click.argument("name", metavar="SET", help="The name of a set.")
-@click.option(
-    "--version", metavar="VERSION", help="Its version that so begins, not the one in force."
-)
+@_SET
+@_VERSION
 @pass_asked
 def materialise(asked: Asked, name: str, version: str | None) -> None:
     """Put the newest values of a set where `get` reads them."""

@@ -144,8 +144,12 @@ def _is_time(where: str, column: str, type_: str, time_zone: str | None) -> None
 
 def _types(outside: Outside) -> dict[str, str]:
     """The columns of the table and their types, as DuckDB names them."""
-    with duckdb.connect() as connection:
-        rows = connection.execute(f"DESCRIBE SELECT * FROM {outside.relation()}").fetchall()
+    try:
+        with duckdb.connect() as connection:
+            rows = connection.execute(f"DESCRIBE SELECT * FROM {outside.relation()}").fetchall()
+    except duckdb.Error as error:
+        said = str(error).partition("\n")[0]
+        raise Misused(f"{outside.path} cannot be read as Parquet: {said}") from None
     return {
         row[0]: "TIMESTAMPTZ" if row[1] == "TIMESTAMP WITH TIME ZONE" else row[1] for row in rows
     }

@@ -242,7 +242,10 @@ def _batches(join: _Join, schema: pa.Schema, memory: str) -> Iterator[pa.RecordB
 def _workspace(memory: str) -> Iterator[duckdb.DuckDBPyConnection]:
     """A database of its own, bounded in memory, that takes to the disk what is above."""
     with tempfile.TemporaryDirectory(prefix="storekeep-history-") as folder:
-        connection = duckdb.connect(config={"memory_limit": memory, "temp_directory": folder})
+        try:
+            connection = duckdb.connect(config={"memory_limit": memory, "temp_directory": folder})
+        except duckdb.Error:
+            raise Misused(f"{memory!r} is no size of memory; write one such as 2GiB") from None
         try:
             connection.execute("SET TimeZone = 'UTC'")
             connection.execute("SET preserve_insertion_order = false")

@@ -35,8 +35,7 @@ BEGIN
     EXECUTE format(
       'CREATE POLICY one_tenant ON %I USING (tenant = current_setting(''storekeep.tenant'', true)) '
       'WITH CHECK (tenant = current_setting(''storekeep.tenant'', true))', name);
-    -- It can be made again from history, and a version that nobody reads any more is removed.
-    EXECUTE format('GRANT INSERT, SELECT, UPDATE, DELETE ON %I TO storekeep_app', name);
+    EXECUTE format('GRANT INSERT, SELECT, UPDATE ON %I TO storekeep_app', name);
   END LOOP;
 END
 $wall$;

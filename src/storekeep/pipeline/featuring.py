@@ -21,7 +21,7 @@ from storekeep.features import declaring, serving
 from storekeep.features.definition import FeatureSet, from_written, written
 from storekeep.features.history import MEMORY, Joined, Missing, Wanted, history, labels_of
 from storekeep.lake import outside
-from storekeep.pipeline.opening import Opened
+from storekeep.pipeline.opening import Opened, not_ourselves
 from storekeep.pipeline.openlineage import Exporting
 from storekeep.store import Reader, Transaction
 
@@ -56,7 +56,6 @@ class Served:
     opened: Opened
     reader: Reader
     _sets: dict[str, FeatureSet] = field(default_factory=dict)
-    _known: dict[str, FeatureSet] = field(default_factory=dict)
 
     def get(self, keys: Sequence[Mapping[str, Any]], names: Sequence[str]) -> Answered:
         """The features of some subjects as they are by now, a row for each, in their order.
@@ -74,31 +73,20 @@ class Served:
             version, found = self.reader.values(declared.name, spelled)
             if version is None:
                 self._served(declared)
-            one = (
-                declared
-                if version in {None, declared.version}
-                else self._read(declared.name, version)
-            )
+            elif version != declared.version:
+                # Another one was promoted since, which may have other features and keys.
+                self._sets = {}
+                return self.get(keys, names)
             columns |= {name: asked[name].combine_chunks() for name in declared.keys}
-            columns |= serving.answer(asked, one, features, found, now, missing)
-            versions |= {name: f"{one.name}:{one.versions[name]}" for name in features}
+            columns |= serving.answer(asked, declared, features, found, now, missing)
+            versions |= {name: f"{declared.name}:{declared.versions[name]}" for name in features}
         return Answered(pa.table(columns), versions, missing)
 
     def _grouped(self, names: Sequence[str]) -> list[tuple[FeatureSet, list[str]]]:
         if not self._sets:
             with self.opened.store.transaction(self.opened.tenant) as tx:
                 self._sets = _in_force(tx)
-        return [
-            (self._known.get(one.name, one), features)
-            for one, features in _grouped(self._sets, names)
-        ]
-
-    def _read(self, name: str, version: str | None) -> FeatureSet:
-        """The version of a set that is served by now."""
-        with self.opened.store.transaction(self.opened.tenant) as tx:
-            self._known[name] = _version(tx, name, version)
-            self._sets = _in_force(tx)
-        return self._known[name]
+        return _grouped(self._sets, names)
 
     def _served(self, declared: FeatureSet) -> None:
         with self.opened.store.transaction(self.opened.tenant) as tx:
@@ -119,6 +107,7 @@ class Featuring(Exporting):
         Another version is kept beside it until it is promoted. Raises `Misused` with the place of what is
         wrong; then nothing of the file is kept.
         """
+        not_ourselves(by)
         found = []
         for declared in declaring.read(path):
             declaring.checked(declared, outside(declared.source.path))
@@ -154,6 +143,7 @@ class Featuring(Exporting):
 
         Raises `Refused` when it has no values to serve yet.
         """
+        not_ourselves(by)
         with self.store.transaction(self.tenant) as tx:
             declared = _version(tx, name, version)
             self._put_in_force(tx, FEATURES, name, declared.version, written(declared), by)
@@ -167,9 +157,10 @@ class Featuring(Exporting):
 
     def retire_features(self, name: str, by: str) -> None:
         """Nobody gets features of a set any more, but by its versions."""
+        not_ourselves(by)
         with self.store.transaction(self.tenant) as tx:
             declared = _version(tx, name, None)
-            text = json.dumps({"name": name, _RETIRED: f"{self.now():%Y-%m-%d} by {by}"})
+            text = json.dumps({_RETIRED: True})
             self._put_in_force(tx, FEATURES, declared.name, _RETIRED, text, by)
             tx.stop_serving(name)
 
@@ -240,7 +231,7 @@ def _wanted(declared: FeatureSet, features: Sequence[str], rows: str | None = No
     if rows is not None and rows.startswith("version "):
         version = int(rows.removeprefix("version "))
     found = outside(declared.source.path, version)
-    if rows is not None and found.digest() != rows:
+    if rows is not None and found.digest != rows:
         raise Refused(
             f"features of {declared.name} cannot be read as they were: the files at {found.path} have"
             " changed since; a Delta table keeps its versions"
@@ -255,7 +246,7 @@ def _named(joined: Joined, wanted: Sequence[Wanted], at: str | None) -> Joined:
             "set": one.checked.declared.name,
             "version": one.checked.declared.version,
             "features": list(one.names),
-            "rows": one.outside.digest(),
+            "rows": one.outside.digest,
         }
         for one in wanted
     ]
@@ -296,7 +287,11 @@ def _version(tx: Transaction, name: str, version: str | None) -> FeatureSet:
         raise Refused(f"set {name} has no version {version}")
     said = json.loads(registered[1])
     if _RETIRED in said:
-        raise Refused(f"set {name} was retired on {said[_RETIRED]}; name one of its versions")
+        last = tx.promotions(FEATURES, name)[0]
+        raise Refused(
+            f"set {name} was retired on {last['promoted_at']:%Y-%m-%d} by {last['promoted_by']};"
+            " name one of its versions"
+        )
     return from_written(said)
 
 

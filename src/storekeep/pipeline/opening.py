@@ -96,7 +96,7 @@ class Opened:
 
     def promote(self, path: Path, by: str) -> str:
         """Put a rulebook from a file in force for its agent; its version."""
-        _person(by)
+        not_ourselves(by)
         loaded = self._loaded(path)
         agent, action = loaded.content.agent, loaded.content.action
         if agent not in self.agents:
@@ -128,7 +128,7 @@ class Opened:
 
     def promote_dispatch(self, path: Path, by: str) -> str:
         """Put a dispatch policy from a file in force; its version."""
-        _person(by)
+        not_ourselves(by)
         loaded = policy.load_dispatch(path, list(self.agents))
         text = path.read_text(encoding="utf-8")
         with self.store.transaction(self.tenant) as tx:
@@ -178,7 +178,7 @@ def _dispatch(text: str, agents: tuple[str, ...]) -> policy.Dispatch:
     return policy.load_dispatch(text, agents)
 
 
-def _person(by: str) -> None:
+def not_ourselves(by: str) -> None:
     """Refuse our own name, under which nobody but us puts anything in force."""
     if by == OURSELVES:
         raise Refused(f"{by} is Storekeep's own name; say who promotes it")

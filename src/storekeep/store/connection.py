@@ -17,9 +17,9 @@ from psycopg import errors as pg
 from psycopg import sql
 from psycopg.rows import dict_row
 
-from storekeep.errors import InvariantBroken, Permanent, Refused, Transient
+from storekeep.errors import Refused
 from storekeep.store.online import Reader
-from storekeep.store.session import LOCK
+from storekeep.store.session import LOCK, named
 from storekeep.store.transaction import Transaction
 
 SCHEMA = "storekeep"
@@ -68,7 +68,7 @@ class Store:
         except psycopg.Error as error:
             if connection.broken or connection.closed:
                 self._connection = None
-            raise _named(error) from error
+            raise named(error) from error
 
     def reader(self, tenant: str) -> Reader:
         """Another connection, on which one tenant's features are read."""
@@ -80,7 +80,7 @@ class Store:
                 (ROLE, tenant, SCHEMA),
             )
         except psycopg.Error as error:
-            raise _named(error) from error
+            raise named(error) from error
         return Reader(opened, tenant)
 
     def migrate(self) -> list[str]:
@@ -111,7 +111,7 @@ class Store:
                         "upgrade Storekeep, or use another home"
                     )
         except psycopg.Error as error:
-            raise _named(error) from error
+            raise named(error) from error
         return applied
 
     def forget_demo(self, tenant: str) -> None:
@@ -140,7 +140,7 @@ class Store:
                         sql.SQL("DELETE FROM {} WHERE tenant = %s").format(table), (tenant,)
                     )
         except psycopg.Error as error:
-            raise _named(error) from error
+            raise named(error) from error
 
     def server_pids(self) -> list[int]:
         """The processes of the database server on this machine, as far as the server tells."""
@@ -160,7 +160,7 @@ class Store:
                 # Whoever waited for a lock must see what was committed meanwhile.
                 opened.isolation_level = psycopg.IsolationLevel.READ_COMMITTED
             except psycopg.Error as error:
-                raise _named(error) from error
+                raise named(error) from error
             self._connection = opened
         return self._connection
 
@@ -214,23 +214,3 @@ def become(cursor: psycopg.Cursor[dict[str, Any]]) -> None:
     cursor.execute("SELECT pg_has_role(current_user, %s, %s) AS has", (ROLE, right))
     if not (cursor.fetchone() or {})["has"]:
         cursor.execute(sql.SQL("GRANT {} TO CURRENT_USER").format(role))
-
-
-_PASSING = (
-    *(psycopg.OperationalError, psycopg.InterfaceError, pg.SerializationFailure),
-    *(pg.ReadOnlySqlTransaction, pg.IdleInTransactionSessionTimeout),
-)
-
-
-def _named(error: psycopg.Error) -> Exception:
-    """The same failure in terms of what a caller may do about it."""
-    said = (str(error).strip() or type(error).__name__).splitlines()[0]
-    if isinstance(error, pg.DiskFull):
-        return Permanent(f"PostgreSQL has no disk space left: {said}; free some, then run again")
-    if isinstance(error, pg.InsufficientPrivilege):
-        return Permanent(
-            f"PostgreSQL refuses: {said}; the role needs the rights of docs/operations.md"
-        )
-    if isinstance(error, _PASSING):
-        return Transient(f"PostgreSQL is not available: {said}; run `storekeep doctor`, then again")
-    return InvariantBroken(f"PostgreSQL refused a statement: {said}")

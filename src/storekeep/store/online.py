@@ -13,7 +13,7 @@ from typing import Any, NamedTuple, Self
 import psycopg
 import pyarrow as pa
 
-from storekeep.store.session import Session
+from storekeep.store.session import Session, named
 
 
 class Found(NamedTuple):
@@ -82,19 +82,6 @@ class Online(Session):
             (self.tenant,),
         )
 
-    def drop_online(self, name: str, version: str) -> None:
-        """Remove the values of a version that is not served."""
-        rows = self._run(
-            "DELETE FROM feature_online WHERE tenant = %s AND set_name = %s AND version = %s"
-            " AND NOT served RETURNING online",
-            (self.tenant, name, version),
-        )
-        for row in rows:
-            self._run(
-                "DELETE FROM feature_value WHERE tenant = %s AND online = %s",
-                (self.tenant, row["online"]),
-            )
-
 
 _VALUES = psycopg.sql.Identifier("feature_value")
 
@@ -120,13 +107,16 @@ class Reader:
 
         A subject that has none is not among them; the version is None where none of them has.
         """
-        with self._connection.cursor(binary=True) as cursor:
-            cursor.execute(
-                "SELECT o.version, v.subject, v.occurred_at, v.integers, v.numbers, v.texts"
-                " FROM feature_online o JOIN feature_value v ON v.tenant = o.tenant AND v.online = o.online"
-                " WHERE o.tenant = %s AND o.set_name = %s AND o.served AND v.subject = ANY(%b)",
-                (self._tenant, name, list(subjects)),
-                prepare=True,
-            )
-            rows = cursor.fetchall()
+        try:
+            with self._connection.cursor(binary=True) as cursor:
+                cursor.execute(
+                    "SELECT o.version, v.subject, v.occurred_at, v.integers, v.numbers, v.texts"
+                    " FROM feature_online o JOIN feature_value v USING (tenant, online)"
+                    " WHERE tenant = %s AND o.set_name = %s AND o.served AND v.subject = ANY(%b)",
+                    (self._tenant, name, list(subjects)),
+                    prepare=True,
+                )
+                rows = cursor.fetchall()
+        except psycopg.Error as error:
+            raise named(error) from error
         return (rows[0][0] if rows else None), [Found._make(row[1:]) for row in rows]

@@ -12,8 +12,10 @@ from typing import Any, LiteralString
 import psycopg
 import pyarrow as pa
 import pyarrow.csv as pa_csv
+from psycopg import errors as pg
 from psycopg import sql
 
+from storekeep.errors import InvariantBroken, Permanent, Transient
 from storekeep.store import binary
 
 LOCK = 0x5704EEE9
@@ -128,3 +130,23 @@ class Session:
                 false_values=["f"],
             ),
         ).cast(schema)
+
+
+_PASSING = (
+    *(psycopg.OperationalError, psycopg.InterfaceError, pg.SerializationFailure),
+    *(pg.ReadOnlySqlTransaction, pg.IdleInTransactionSessionTimeout),
+)
+
+
+def named(error: psycopg.Error) -> Exception:
+    """The same failure in terms of what a caller may do about it."""
+    said = (str(error).strip() or type(error).__name__).splitlines()[0]
+    if isinstance(error, pg.DiskFull):
+        return Permanent(f"PostgreSQL has no disk space left: {said}; free some, then run again")
+    if isinstance(error, pg.InsufficientPrivilege):
+        return Permanent(
+            f"PostgreSQL refuses: {said}; the role needs the rights of docs/operations.md"
+        )
+    if isinstance(error, _PASSING):
+        return Transient(f"PostgreSQL is not available: {said}; run `storekeep doctor`, then again")
+    return InvariantBroken(f"PostgreSQL refused a statement: {said}")
