@@ -7,6 +7,7 @@ version, and may say what had been known by when.
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import re
 import threading
@@ -285,9 +286,15 @@ class Lake:
 
     def _compact(self, kept: Kept, table: DeltaTable) -> None:
         """Put the rows of small files together in one; earlier versions keep the files that they are of."""
-        # Where somebody else did it at this very moment, it is done.
-        with suppress(Transient), self._writing(kept.name):
-            table.optimize.compact(target_size=_SMALL_BYTES)
+        # Two that put the same files together at once may both come to keep their rows.
+        with (self._root / f".{kept.name}.compacting").open("w") as alone:
+            try:
+                fcntl.flock(alone, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return
+            with suppress(Transient), self._writing(kept.name):
+                table.update_incremental()
+                table.optimize.compact(target_size=_SMALL_BYTES)
 
     @contextmanager
     def _writing(self, name: str) -> Iterator[None]:
